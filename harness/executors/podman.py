@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.benchmarks.support.process_limits import memory_kills_of_the_machine
 from pretrain_bench.harness.executors.base import KILLED, StageLaunch
-from pretrain_bench.harness.executors.container_watch import ContainerWatch
+from pretrain_bench.harness.executors.container_watch import LOST_LOG, ContainerWatch
 from pretrain_bench.harness.executors.docker import SECCOMP, DockerExecutor
 from pretrain_bench.harness.executors.engine import HOST_VARIABLE, connect
 
@@ -37,9 +37,20 @@ class PodmanWatch(ContainerWatch):
         return code in KILLED and memory_kills_of_the_machine() > self.killed_before
 
     def log_parts(self) -> Iterator[bytes]:
-        """Read the log with podman's own command: the log from its Docker interface may end too early."""
+        """Read the log with podman's own command: the log from its Docker interface may end too early. Following may end too early
+        as well, so the rest is read when the container has ended."""
+        known = 0
+        for part in self._printed("--follow"):
+            known += 0 if part.startswith(LOST_LOG) else len(part)
+            yield part
+        self.has_ended.wait()
+        for part in self._printed():
+            yield part[known:]
+            known = max(0, known - len(part))
+
+    def _printed(self, *options: str) -> Iterator[bytes]:
         remote = ["--remote"] if os.environ.get(HOST_VARIABLE) else []
-        command = ["podman", *remote, "logs", "--follow", str(self.container.id)]
+        command = ["podman", *remote, "logs", *options, str(self.container.id)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             assert process.stdout is not None
             try:

@@ -17,6 +17,7 @@ from pretrain_bench.harness.executors.base import Allocation, StageLaunch, Stop
 from pretrain_bench.harness.executors.capped_log import MAX_LOG_BYTES
 from pretrain_bench.harness.executors.container_watch import ContainerWatch
 from pretrain_bench.harness.executors.docker import DockerExecutor
+from pretrain_bench.harness.executors.podman import PodmanWatch
 
 BUDGET = BudgetHalf(currency="optimizer_steps", optimizer_steps=1)
 
@@ -84,3 +85,19 @@ def test_an_image_that_cannot_start_is_its_own_fault(
         return
     assert executor.run(launch).returncode == docker.CANNOT_START
     assert fault in (tmp_path / "log").read_text()
+
+
+def test_what_podman_does_not_print_while_following_is_read_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the container has ended, from the place where following stopped."""
+    (tmp_path / "podman").write_text(
+        "#!/bin/sh\ncase \"$*\" in *--follow*) printf 'one\\ntw';; *) printf 'one\\ntwo\\nthree\\n';; esac\n"
+    )
+    (tmp_path / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    watch = object.__new__(PodmanWatch)
+    watch.container, watch.has_ended, watch.log = SimpleNamespace(id="c0"), threading.Event(), tmp_path / "log.txt"
+    threading.Timer(0.2, watch.has_ended.set).start()
+    watch._stream_log()
+    assert watch.log.read_text() == "one\ntwo\nthree\n"
