@@ -37,8 +37,8 @@ class PodmanWatch(ContainerWatch):
         return code in KILLED and memory_kills_of_the_machine() > self.killed_before
 
     def log_parts(self) -> Iterator[bytes]:
-        """Read the log with podman's own command: the log from its Docker interface may end too early. Following may end too early
-        as well, so the rest is read when the container has ended."""
+        """Read the log with podman's own command: the log from its Docker interface may end too early. Following it may end too
+        early as well, so the rest is read when the container has ended."""
         known = 0
         for part in self._printed("--follow"):
             known += 0 if part.startswith(LOST_LOG) else len(part)
