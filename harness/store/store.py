@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import get_args
@@ -323,14 +324,11 @@ class Store:
 
 
 def try_write(folder: Path) -> None:
-    """Create a folder, write a file into it and remove the file. Raises OSError on failure."""
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x" * 4096)
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
+    """Create a folder and write a file into it, without a name where possible, so that a kill leaves nothing. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"x" * 4096)
+        probe.flush()
 
 
 def read_spec(folder: Path) -> StageSpec:
