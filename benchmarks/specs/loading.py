@@ -18,6 +18,8 @@ from pretrain_bench.benchmarks.support.user_files import decode
 
 SpecT = TypeVar("SpecT", bound=Spec)
 MOST_YAML_BYTES = 4 << 20
+LONGEST_NAME = 200
+"""Characters of a name in `extends`; file systems take 255 bytes with the suffix."""
 Location = tuple[int | str, ...]
 """Keys and indices on the way to a field."""
 
@@ -116,6 +118,8 @@ def _read_extended(path: Path, name: str, bases: Path | None, seen: tuple[Path, 
     base = data.pop("extends", None)
     if base is None:
         return (_Layer(name, path, data),)
+    if not isinstance(base, str) or len(base) > LONGEST_NAME or not base.isprintable():
+        raise WrongUse(f"{path}: extends: expected the name of a file without its suffix, found {str(base)[:40]!r}")
     base_path = path.parent / f"{base}.yaml"
     if bases is not None and not base_path.is_file():
         base_path = bases / f"{base}.yaml"

@@ -55,6 +55,9 @@ def write(tmp_path: Path, text: str) -> Path:
         ("extends: missing\n", "extends: no file missing.yaml in "),
         ("extends: smoke.yaml\n", "extends: smoke.yaml: write the name without its suffix"),
         ("extends: mine\n", "forms a cycle"),
+        (f"extends: {'a' * 300}\n", "extends: expected the name of a file without its suffix, found 'aaaaaaaa"),
+        ("extends: {a: b}\n", "extends: expected the name of a file without its suffix"),
+        ('extends: "a\\0b"\n', "extends: expected the name of a file without its suffix"),
     ],
 )
 def test_a_wrong_budget_is_named_by_file_and_field(tmp_path: Path, text: str, said: str) -> None:
