@@ -33,12 +33,8 @@ LOOK_SECONDS = 0.5
 """Interval between checks whether the harness is alive."""
 START_SECONDS = 300.0
 """How long importing the packages may take. Then the stage is started without, under its own limits."""
-STAGE_SIGNALS: dict[signal.Signals, Any] = {
-    signal.SIGTERM: signal.SIG_DFL,
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGUSR2: signal.SIG_IGN,
-}
-"""The signals that the waiting process ignores, and how a stage begins with them."""
+STAGE_SIGNALS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+"""Signals that the waiting process ignores, and their handlers at the start of a stage."""
 LARGEST_MESSAGE = 1 << 16
 PR_SET_PDEATHSIG = 1
 
@@ -96,11 +92,10 @@ class WarmPython:
         """Return an idle process with this environment, or start one."""
         with cls._lock:
             for idle in cls._idle.values():
-                for warm in [
-                    one for one in idle if one.has_message(0.0)
-                ]:  # an idle process is readable only when it has ended
-                    idle.remove(warm)
-                    warm.close()
+                # An idle process sends nothing: it is readable only when it has ended.
+                for ended in [warm for warm in idle if warm.has_message(0.0)]:
+                    idle.remove(ended)
+                    ended.close()
             if same := cls._idle[tuple(sorted(environment.items()))]:
                 return same.pop()
         return cls(environment)
@@ -119,8 +114,7 @@ class WarmPython:
         cancelled: Callable[[], bool],
     ) -> ForkedStage | None:
         """Fork a stage that runs the module `arguments[0]` with the other arguments in `folder`, prints to `output` and may
-        write files of `disk_mib` MiB. Returns None if the process ended or failed to start, for
-        example without torch.
+        write files of `disk_mib` MiB. Returns None if the process ended or failed to start, for example without torch.
 
         Raises KeyboardInterrupt if `cancelled` becomes true before the stage has started.
         """
@@ -170,7 +164,7 @@ class WarmPython:
 def main(channel: socket.socket, harness: int) -> None:
     """Import the packages, then fork a stage for each request; end with the harness, or when idle for IDLE_SECONDS."""
     # A batch system signals every process of a job, but the harness and the stage decide what that means.
-    for number in STAGE_SIGNALS:
+    for number in (*STAGE_SIGNALS, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     os.close(os.pidfd_open(os.getpid()))  # where the kernel has no such call, this process ends before it forks a stage
     for name in PRELOADED:
