@@ -1,10 +1,10 @@
 """Divide scenes into training, held-out selection and test scenes, with nested label ratios.
 
 The rule (version 1). The dataset names its test scenes. The other scenes are sorted by sha256("bench-split-1:" + scene name).
-With five scenes or more, the first tenth (rounded, at least one) is held out of every ratio for checkpoint selection; with
-fewer, none is, because classes would often vanish with it. Repeated scans of one ScanNet room (sceneXXXX_00, _01, ...) are
-held out together. A ratio of p per cent takes the first max(1, ceil(p/100 * n)) of the remaining n scenes, so 5 % is contained
-in 10 %.
+With five scenes or more, the first tenth (rounded, at least one) is held out of every ratio for checkpoint selection. With
+fewer, no scene is held out, because whole classes would often be lost. Repeated scans of one ScanNet room (sceneXXXX_00, _01,
+...) are held out together. A ratio of p per cent takes the first max(1, ceil(p/100 * n)) of the remaining n scenes, so 5 % is
+contained in 10 %.
 
 Scans of a drive are selected at a regular stride instead, since neighbours are nearly identical. The last tenth of every sequence
 is held out as one block. The others are put in bit-reversed order: every prefix of it is evenly spread, and prefixes are nested.

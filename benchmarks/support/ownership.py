@@ -23,6 +23,8 @@ from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.benchmarks.support.foreign_files import read_plain
 
+CLOCK_SECONDS = 5.0
+"""Largest step of the clock, and so of a process's start time, that does not make it another process."""
 HEARTBEAT_SECONDS = 10.0
 ASK_AFTER_SECONDS = 30.0
 """Age of a heartbeat from which the cluster is asked whether the job has ended."""
@@ -151,10 +153,6 @@ def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded, locked_here: b
 def process_space() -> str:
     """The scope in which process ids are comparable: this boot of this machine, and this process namespace."""
     return "/".join((socket.gethostname(), _boot(), _namespace()))
-
-
-CLOCK_SECONDS = 5.0
-"""A step of the clock moves start times by this much at most."""
 
 
 def is_running(pid: int, started: float) -> bool:
