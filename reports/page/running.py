@@ -46,6 +46,6 @@ def _marked(stage: RunningStage) -> RunningStage:
 
 def _always_shown(figure: Figure) -> Figure:
     # One revision keeps what a reader has zoomed to.
-    legend = {"orientation": "h", "y": -0.25}  # names are long
+    legend = {"orientation": "h", "y": -0.4}  # below the title of the axis; names are long
     layout = figure["layout"] | {"uirevision": "running", "showlegend": True, "legend": legend}
     return {"data": [trace | {"meta": "key"} for trace in figure["data"]], "layout": layout}
