@@ -138,27 +138,31 @@ verify-gpu-stages: ## compare every stage on a GPU with the CPU
 verify-gpu-headline: ## run a few steps of every stage at full size on a GPU with 32 GB
 	$(GPU_PYTHON) -m tests.verification.gpu_headline
 
-lock: ## resolve the lock files again
+# Locked versions stay; LOCK_ARGS=--upgrade resolves to the latest.
+lock: ## resolve the lock files again; LOCK_ARGS=--upgrade also upgrades
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet "pip<26" pip-tools
-	$(VENV)-lock/bin/pip-compile --quiet --extra dev --generate-hashes --unsafe-package torch --no-emit-index-url \
+	cp requirements.lock $(VENV)-lock/requirements.lock
+	cp requirements-docs.lock $(VENV)-lock/docs.lock
+	cp docker/requirements.lock $(VENV)-lock/stage.lock
+	$(VENV)-lock/bin/pip-compile $(LOCK_ARGS) --quiet --extra dev --generate-hashes --unsafe-package torch --no-emit-index-url \
 		--no-emit-find-links --no-emit-options --strip-extras --no-annotate --no-header \
 		--constraint requirements-torch.lock --output-file $(VENV)-lock/requirements.lock pyproject.toml
 	echo '# All dependencies except torch, with hashes; made by `make lock`. torch is in requirements-torch.lock.' > requirements.lock
 	sed '/^# WARNING/,$$d' $(VENV)-lock/requirements.lock >> requirements.lock
-	$(VENV)-lock/bin/pip-compile --quiet --extra docs --extra release --generate-hashes --unsafe-package torch --no-emit-index-url \
+	$(VENV)-lock/bin/pip-compile $(LOCK_ARGS) --quiet --extra docs --extra release --generate-hashes --unsafe-package torch --no-emit-index-url \
 		--no-emit-find-links --no-emit-options --strip-extras --no-annotate --no-header \
 		--constraint requirements-torch.lock --constraint requirements.lock --output-file $(VENV)-lock/docs.lock pyproject.toml
 	echo '# The tools of `make docs` and `make dist`, with hashes; made by `make lock`.' > requirements-docs.lock
 	sed '/^#/d' $(VENV)-lock/docs.lock >> requirements-docs.lock
 	echo '# What stages need besides torch, with hashes; made by `make lock`.' > docker/requirements.lock
-	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-options \
+	$(VENV)-lock/bin/pip-compile $(LOCK_ARGS) --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-options \
 		--strip-extras --no-annotate --no-header --constraint requirements.lock \
 		--output-file $(VENV)-lock/stage.lock docker/requirements.in
 	sed '/^# WARNING/,$$d' $(VENV)-lock/stage.lock >> docker/requirements.lock
 	echo '# torch for CUDA with all that it needs, with hashes (x86-64, Python 3.12, as in the public base); made by `make lock`.' > docker/torch-cuda.lock
 	$(VENV)-lock/bin/python -m pip install --quiet uv
-	$(VENV)-lock/bin/uv pip compile --no-config --quiet --generate-hashes --python-platform x86_64-manylinux_2_28 \
+	$(VENV)-lock/bin/uv pip compile $(LOCK_ARGS) --no-config --quiet --generate-hashes --python-platform x86_64-manylinux_2_28 \
 		--python-version 3.12 --no-annotate --no-header -c docker/requirements.lock requirements-torch.lock >> docker/torch-cuda.lock
 	rm -r $(VENV)-lock
 
