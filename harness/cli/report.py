@@ -128,7 +128,7 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | N
     with contextlib.nullcontext(out) if port is None else served(out, port, answers) as place:
         for number in pb.watch_runs(runs):
             build(runs)
-            print(f"{place}: {number} runs; Ctrl-C ends the watch", flush=True)
+            print(f"{place}: {number} {'run' if number == 1 else 'runs'}; Ctrl-C ends the watch", flush=True)
     print(f"the watch has ended; {out} holds the last report")
 
 

@@ -37,7 +37,7 @@ STAGES = 10
 WITHOUT = find_spec("ray") is None
 needs_ray = pytest.mark.skipif(
     WITHOUT and os.environ.get("BENCH_REQUIRE_RAY") != "1",
-    reason="Ray is not installed (pip install '.[ray]'; BENCH_REQUIRE_RAY=1 makes this a failure)",
+    reason="Ray is not installed (pip install -r requirements-cluster.lock; BENCH_REQUIRE_RAY=1 makes this a failure)",
 )
 
 

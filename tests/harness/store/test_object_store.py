@@ -39,7 +39,7 @@ from tests.harness.running.sleeping import run
 WITHOUT = find_spec("moto") is None or find_spec("s3fs") is None
 needs_moto = pytest.mark.skipif(
     WITHOUT and os.environ.get("BENCH_REQUIRE_MOTO") != "1",
-    reason="moto and s3fs are not installed (pip install 'moto[server]' '.[s3]'; BENCH_REQUIRE_MOTO=1 makes this a failure)",
+    reason="moto and s3fs are not installed (pip install -r requirements-cluster.lock; BENCH_REQUIRE_MOTO=1 makes this a failure)",
 )
 
 
