@@ -73,6 +73,7 @@ def test_marks_separate_the_sets_of_tests_and_ci_runs_each() -> None:
         (line,) = [line for line in make("-n", target, "WORKERS=3").splitlines() if " -m pytest " in line]
         words = shlex.split(line)
         assert "--durations=20" in words and words[words.index("-n") + 1] == "3"
+        assert ("--cov-fail-under=90" in words) == (target == "test-all"), target
         chosen[target] = [words[i + 1] for i, w in enumerate(words) if w == "-m"][1:]
     assert chosen == {"test": [], "test-slow": ["slow or docker or browser"], "test-all": [""]}
     options = (REPOSITORY / "pyproject.toml").read_text()
