@@ -1,6 +1,7 @@
-"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, and random kills.
+"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, and random faults.
 
-`python -m tests.verification.cluster [--stages N] [--kills N]`. It uses the Slurm of tests/harness/clusters/two_nodes.py.
+`python -m tests.verification.cluster [--stages N] [--faults N]`. It uses the Slurm of tests/harness/clusters/two_nodes.py. It needs
+root and ext4, for a store that refuses writes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from pretrain_bench.harness.store.store import Store
 from tests.faults.injection import check_whole
@@ -25,10 +28,12 @@ from tests.harness.clusters.two_nodes import START, TwoNodes, output_of
 from tests.verification.faults import rooms
 from tests.verification.report import write_report
 
-SEED, STAGES, KILLS, SHORT = 7, 200, 20, 64
+SEED, STAGES, FAULTS, SHORT = 7, 1000, 24, 64
 STAGES_A_SEED, NODES = 10, 2
 """Stages of the suite of sleeping stages: two pre-trainings and eight fine-tunings."""
-VICTIMS = ("worker", "slurmd-n1", "slurmd-n2", "driver", "slurmctld")
+VICTIMS = ("worker", "slurmd-n1", "slurmd-n2", "driver", "slurmctld", "store")
+"""What a fault hits: all but the store are killed; the store refuses writes for READ_ONLY_SECONDS."""
+READ_ONLY_SECONDS = 60
 SLEEP = "0.1"
 
 
@@ -82,8 +87,26 @@ def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path, seeds: int) -> di
     }
 
 
-def kills(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
-    """Repeatedly kill processes of a suite at random moments; the suite must complete, with one counted attempt per stage."""
+def refuse_writes(
+    runs: Path, driver: subprocess.Popen[str], again: Callable[[], subprocess.Popen[str]]
+) -> subprocess.Popen[str]:
+    """Make a store refuse every write for a while, also to open files; returns the driver, or another one if that has given up."""
+    subprocess.run(["chattr", "-Rf", "+i", runs])  # fails on links
+    try:
+        with pytest.raises(PermissionError):
+            (runs / "a file").touch()
+        time.sleep(READ_ONLY_SECONDS)
+    finally:
+        subprocess.run(["chattr", "-Rf", "-i", runs])
+    time.sleep(5)
+    if driver.poll() in (None, 0):
+        return driver
+    print(f"the driver ended: {driver.communicate()[1].strip().splitlines()[-1:]}", flush=True)
+    return again()
+
+
+def faults(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
+    """Repeatedly disturb a suite at random moments; the suite must complete, with one counted attempt per stage."""
     chance, done, attempts = random.Random(SEED), Counter[str](), Counter[int]()
     for number in range(times):
         whom, runs = VICTIMS[number % len(VICTIMS)], scratch / f"killed{number}"
@@ -91,23 +114,24 @@ def kills(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str
         cluster.wait_for_a_worker()
         time.sleep(8 * chance.random())
         again = functools.partial(cluster.suite, runs, s3dis, 1, "time=60")
-        finished(cluster.kill(whom, driver, again))
+        disturb = functools.partial(refuse_writes, runs) if whom == "store" else functools.partial(cluster.kill, whom)
+        finished(disturb(driver, again))
         check_whole(runs, STAGES_A_SEED)
         attempts.update(record.attempt for record in Store(runs).records())
         done[whom] += 1
         print(f"{number + 1} of {times}: {whom}", flush=True)
-    return {"kills": dict(done), "stages_by_attempts": {str(n): c for n, c in sorted(attempts.items())}}
+    return {"faults": dict(done), "stages_by_attempts": {str(n): c for n, c in sorted(attempts.items())}}
 
 
 def main() -> None:
     """Run all parts, then write docs/verification/cluster.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stages", type=int, default=STAGES)
-    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--faults", type=int, default=FAULTS)
     parser.add_argument("--short", type=int, default=SHORT)
     parser.add_argument("--seeds", type=int, default=2, help="of the suite that one node and two nodes run")
     options = parser.parse_args()
-    what = "stages on a Slurm of two nodes: overhead, packing, a second node, and kills: nothing lost, nothing double"
+    what = "stages on a Slurm of two nodes: overhead, packing, a second node, and faults: nothing lost, nothing double"
     if not START.is_file():
         write_report("cluster", what, "not run", why=f"{START.name} is not beside this checkout")
         return
@@ -126,7 +150,7 @@ def main() -> None:
             if options.seeds:
                 results["second_node"] = second_node(cluster, scratch, s3dis, options.seeds)
             print(results, flush=True)
-            results["random_kills"] = kills(cluster, scratch, s3dis, options.kills)
+            results["random_faults"] = faults(cluster, scratch, s3dis, options.faults)
     finally:
         if "slurm: runs" not in started:
             subprocess.run(["bash", START, "stop"], check=True)
