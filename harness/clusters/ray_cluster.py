@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import signal
 import socket
@@ -188,7 +189,9 @@ def work(ticket: str) -> str:
     stop, parsed = Stop(), Ticket.model_validate_json(ticket)
     import ray
 
-    os.environ[JOB_VARIABLE] = job_name(ray.get_runtime_context().get_task_id())
+    task = ray.get_runtime_context().get_task_id()
+    assert task is not None, "a worker has a task"
+    os.environ[JOB_VARIABLE] = job_name(task)
     with ThreadPoolExecutor(1, thread_name_prefix="ticket") as thread:
         ending = thread.submit(lambda: list(run_tickets([parsed], stop)))
         while True:
@@ -221,7 +224,7 @@ def connect(address: str | None) -> bool:
         )
     try:
         with _kept_handlers():
-            ray.init(address=wanted, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=wanted, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         if "Could not find any running Ray" in str(error):
             raise EnvironmentCannot(

@@ -14,6 +14,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.clusters.base import ReadyStage
+from pretrain_bench.harness.clusters.node_cache import NodeCache, local_copy
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
@@ -36,13 +37,14 @@ class ExecutorChoice(Spec):
 
 
 class Job(Spec):
-    """The shared part of a command's tickets: the store, the executor, the options of `RunOptions`, and the data cache."""
+    """The shared part of a command's tickets: the store, the executor, the options of `RunOptions`, and the data caches."""
 
     runs: Path
     executor: ExecutorChoice = ExecutorChoice()
     retry: Retry = "infra"
     imagenet_weights: Path | None = None
     cache: Path
+    node_cache: NodeCache | None = None
     versions: dict[str, str]
 
 
@@ -58,7 +60,8 @@ class Ticket(Spec):
     needs_artifacts: bool = False
 
     def ready(self, manifests: dict[Path, PreparedDataset]) -> PlannedStage:
-        """The stage with this machine's view of its data; each folder is read once into `manifests`.
+        """The stage with this machine's view of its data. Each folder is read once into `manifests`, and copied to the node's
+        cache if there is one.
 
         Raises EnvironmentCannot if the data are missing here, or differ.
         """
@@ -78,6 +81,8 @@ class Ticket(Spec):
                 f"{self.stage.title}: node {platform.node()} has different data of {self.dataset.name!r} in {self.data} than "
                 "this run was planned with; let every node mount the same data cache"
             )
+        if self.job.node_cache is not None and held.folder == self.data:
+            held = manifests[self.data] = local_copy(self.job.node_cache, held)
         return self.stage._replace(data=held)
 
 
@@ -94,7 +99,7 @@ def ticket_of(ready: ReadyStage, job: Job) -> Ticket:
     )
 
 
-def job_of(store: Store, executor: ExecutorChoice, options: RunOptions) -> Job:
+def job_of(store: Store, executor: ExecutorChoice, options: RunOptions, node_cache: NodeCache | None = None) -> Job:
     """What the tickets of a command share, with the versions of this machine."""
     weights = options.imagenet_weights
     return Job(
@@ -103,6 +108,7 @@ def job_of(store: Store, executor: ExecutorChoice, options: RunOptions) -> Job:
         retry=options.retry,
         imagenet_weights=None if weights is None else weights.resolve(),
         cache=cache_folder().resolve(),
+        node_cache=node_cache,
         versions=versions(),
     )
 

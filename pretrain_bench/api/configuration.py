@@ -16,6 +16,7 @@ from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.loading import load_with_lines
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
+from pretrain_bench.harness.clusters.node_cache import NodeCache
 
 FILE, VARIABLE = "bench.yaml", "BENCH_CONFIG"
 VARIABLES = {"runs": "BENCH_RUNS", "executor": "BENCH_EXECUTOR", "cache": "BENCH_CACHE"}
@@ -40,6 +41,9 @@ class Configuration(Spec):
         None, description="folder of generated and prepared data (default: bench in your cache folder)"
     )
 
+    node_cache: NodeCache | None = Field(
+        None, description="with --on slurm or ray: copy prepared data to each node's own disk"
+    )
     slurm: dict[str, str | int | bool | dict[str, str | int | bool]] = Field(
         {},
         description="options of sbatch for --on slurm; below pretrain, features, finetune or driver: for those jobs alone",

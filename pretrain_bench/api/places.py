@@ -87,7 +87,8 @@ def cluster_job(
     """What the tickets of a command share. A sandbox hides the roots of the data."""
     roots = () if resolved is None else resolved.sources.roots.values()
     hidden = tuple(root.resolve() for root in roots)
-    return job_of(store, ExecutorChoice(name=executor, device=device, hidden=hidden), options)
+    choice = ExecutorChoice(name=executor, device=device, hidden=hidden)
+    return job_of(store, choice, options, configuration().node_cache)
 
 
 class Detached(NamedTuple):
