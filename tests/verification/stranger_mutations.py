@@ -234,7 +234,9 @@ def _folder(runs: Path, rng: random.Random, canary: Path) -> str:
 
 def _file(runs: Path, rng: random.Random, suffix: str = "") -> Path:
     """A regular file that fits in memory: an earlier change may have left a sparse one."""
-    paths = sorted(p for p in runs.rglob(f"*{suffix}") if p.is_file() and not p.is_symlink() and p.stat().st_size < 1 << 26)
+    paths = sorted(
+        p for p in runs.rglob(f"*{suffix}") if p.is_file() and not p.is_symlink() and p.stat().st_size < 1 << 26
+    )
     return rng.choice(paths or [runs / "chain.jsonl"])
 
 
