@@ -38,8 +38,8 @@ NANO = [
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 LONG_FIRST = (
-    "test_end_to_end.py", "test_features.py", "test_two_nodes.py", "test_image_build.py", "test_audit.py", "test_tasks.py", "test_ci.py",
-    "test_learning.py", "test_faults.py", "test_implicit_gemm.py", "test_bad_input.py",
+    "test_end_to_end.py", "test_features.py", "test_two_nodes.py", "test_image_build.py", "test_reruns_and_bundles.py",
+    "test_tasks.py", "test_ci.py", "test_learning.py", "test_faults.py", "test_implicit_gemm.py", "test_bad_input.py",
 )  # fmt: skip
 """Files that take minutes. Started last, one of them would keep one worker busy while the others have nothing left to do."""
 
