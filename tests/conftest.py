@@ -38,8 +38,9 @@ NANO = [
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 LONG_FIRST = (
-    "test_end_to_end.py", "test_features.py", "test_two_nodes.py", "test_image_build.py", "test_audit.py", "test_tasks.py", "test_ci.py",
-    "test_learning.py", "test_faults.py", "test_implicit_gemm.py", "test_bad_input.py",
+    "test_end_to_end.py", "test_stopped_runs.py", "test_features.py", "test_two_nodes.py", "test_image_build.py",
+    "test_reruns_and_bundles.py", "test_tasks.py", "test_ci.py", "test_learning.py", "test_faults.py", "test_implicit_gemm.py",
+    "test_bad_input.py",
 )  # fmt: skip
 """Files that take minutes. Started last, one of them would keep one worker busy while the others have nothing left to do."""
 
@@ -205,6 +206,12 @@ def rgbd_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(2):
         write_recording(small, index, f"room{index:04d}_00", root)
     return root
+
+
+@pytest.fixture(scope="module")
+def roots(s3dis_root: Path, rgbd_root: Path) -> list[str]:
+    """Options of `bench run` that name the rooms and the recordings."""
+    return ["--data", f"s3dis={s3dis_root}", "--pretrain-data", f"rgbd-folder={rgbd_root}"]
 
 
 @pytest.fixture(scope="session")

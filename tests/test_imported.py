@@ -233,21 +233,7 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
         "--task",
         "s3dis-sem",
     ]
-    error = bench("run", "--method", f"mine={files}/a.pth", *command[3:], *NANO, code=2).stderr
-    assert f"error: {files}/a.pth: its tensors fit, but do not show the order of its kernels" in error
-    error = bench(*command, "--budget", "smoke", code=2).stderr
-    assert (
-        "The network of the file has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
-    )
-    torch.save({n: v for n, v in weights_of(0).items() if "block8" not in n}, tmp_path / "part.pth")
-    Import(
-        request=Request(path=tmp_path / "part.pth", network=NARROW, origin="minkowski-0.5", partial=True),
-        out=tmp_path / "part.safetensors",
-    ).run()
-    linear = ("--task", "s3dis-sem", "--protocol", "linear", *NANO)
-    error = bench("run", "--method", f"mine={tmp_path}/part.safetensors", *linear, code=2).stderr
-    assert "protocol 'linear' judges the whole backbone, but 25 of its tensors are not in the file" in error
-    assert not (tmp_path / "runs").exists(), "refused before anything is prepared"
+    users_mistakes_are_refused_before_anything_is_prepared(command, files, bench, tmp_path)
     (tmp_path / "scenes.txt").write_text("scene0000_00\n")
     bench(*command, *NANO, "--threads", "1", "--pretrained-on", "scenes.txt")
     records = run_records(tmp_path / "runs")
@@ -267,6 +253,33 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
     assert "failed" not in audit and "mine: imported, so the budget of its" in " ".join(audit.split())
     text = " ".join(bench("report").stdout.split())
     assert "NOT EQUAL in pre-training: mine (imported, budget unknown)" in text
+    finetuned = next(r["key"] for r in records if r["kind"] == "finetune" and r["method"] == "mine")
+    a_pretraining_is_exported_and_imported_again(key, finetuned, bench, tmp_path)
+    again = " ".join(bench("audit", "--rerun", finetuned).stdout.split())
+    assert "not checked: run again" in again and "imports the user's file of sha256" in again
+
+
+def users_mistakes_are_refused_before_anything_is_prepared(
+    command: list[str], files: Path, bench: Bench, tmp_path: Path
+) -> None:
+    error = bench("run", "--method", f"mine={files}/a.pth", *command[3:], *NANO, code=2).stderr
+    assert f"error: {files}/a.pth: its tensors fit, but do not show the order of its kernels" in error
+    error = bench(*command, "--budget", "smoke", code=2).stderr
+    assert (
+        "The network of the file has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
+    )
+    torch.save({n: v for n, v in weights_of(0).items() if "block8" not in n}, tmp_path / "part.pth")
+    Import(
+        request=Request(path=tmp_path / "part.pth", network=NARROW, origin="minkowski-0.5", partial=True),
+        out=tmp_path / "part.safetensors",
+    ).run()
+    linear = ("--task", "s3dis-sem", "--protocol", "linear", *NANO)
+    error = bench("run", "--method", f"mine={tmp_path}/part.safetensors", *linear, code=2).stderr
+    assert "protocol 'linear' judges the whole backbone, but 25 of its tensors are not in the file" in error
+    assert not (tmp_path / "runs").exists(), "refused before anything is prepared"
+
+
+def a_pretraining_is_exported_and_imported_again(key: str, finetuned: str, bench: Bench, tmp_path: Path) -> None:
     bench("methods", "export", key, "--format", "minkowski-0.4", "--out", "out/old.pth")
     bench("methods", "export", key[:8], "--format", "spconv", "--out", "spconv.pth")
     back = bench(
@@ -279,10 +292,7 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
     assert "40 of 372 tensors have no counterpart of their shape in Pointcept's SpUNet" in error
     exported = bench("methods", "export", key, "--format", "pointcept", "--out", "p.pth", "--partial").stdout
     assert "* left out: conv0p1s1.kernel" in exported and (tmp_path / "p.pth").is_file()
-    finetuned = next(r["key"] for r in records if r["kind"] == "finetune" and r["method"] == "mine")
     error = bench("methods", "export", finetuned, "--format", "spconv", "--out", "x", code=2).stderr
     assert "is a fine-tuning, which keeps predictions only; export its pre-training" in error
     error = bench("methods", "export", key, "--format", "onnx", "--out", "x", code=2).stderr
     assert "--format 'onnx': expected one of minkowski-0.5, minkowski-0.4, spconv, pointcept" in error
-    again = " ".join(bench("audit", "--rerun", finetuned).stdout.split())
-    assert "not checked: run again" in again and "imports the user's file of sha256" in again

@@ -32,7 +32,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_TEST_SLEEP", "0.3")
 
 
-@pytest.mark.slow  # in the fast set, tests/test_end_to_end.py kills a harness and a stage
+@pytest.mark.slow  # in the fast set, tests/harness/executors/test_warm_python.py kills a harness and a stage
 @pytest.mark.parametrize(
     ("executor", "times"),
     [("local", 3), pytest.param("bubblewrap", 2, marks=pytest.mark.skipif(bool(why_not()), reason=why_not()))],

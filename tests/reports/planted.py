@@ -13,6 +13,7 @@ import numpy as np
 
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store.store import CONFUSION, Store
 from pretrain_bench.reports.analysis.published_protocol import pretrainings
 from tests.reports.stores import stage
@@ -55,43 +56,21 @@ def plant(
             shared = rng.normal(0, PRETRAIN_SD)
             source = {"dataset": "scannet", "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"}
             parent = stage("pretrain", method, one, data=source, recipe=recipe)
-            _write(
-                store,
-                template,
-                parent,
-                {
-                    "ledger": {
-                        "optimizer_steps": pretrainings()[method].steps if as_paper else 600,
-                        "cpu_seconds": 500 + 100 * len(method),
-                    }
-                },
-                synthetic,
-            )
+            steps = pretrainings()[method].steps if as_paper else 600
+            used = {"optimizer_steps": steps, "cpu_seconds": 500 + 100 * len(method)}
+            _write(store, template, parent, {"ledger": used}, synthetic)
             count += 1
             for task, percent, two in product(tasks, ratios, range(finetune_seeds)):
                 dataset, higher = TASKS[task]
                 if method == "supervised" and dataset == "scannet":
                     continue  # it would be trained on the task's own labels
-                data = {"dataset": dataset, "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled",
-                        "classes": CLASSES}  # fmt: skip
-                child = stage(
-                    "finetune", method, two, parents={"points": parent.key}, label_ratio={"percent": percent}, task=task,
-                    network=network or {},
-                    **{"data": data, **(_as_paper(task, percent) if as_paper else {})},
-                )  # fmt: skip
+                child = _finetuning(parent, two, task, percent, synthetic, as_paper, network or {})
                 score = BASE[percent] + higher + gain * (2 - percent / 100) + shared + rng.normal(0, RUN_SD)
                 failed = fail and count % fail == 0
                 metrics = {} if failed else _metrics(score / 100, rng)
                 if as_paper:
                     metrics = {name: value for name, value in metrics.items() if not name.endswith("_selected")}
-                cell = {
-                    "method": method, "pretrain_dataset": "scannet", "task": task, "label_ratio": {"percent": percent},
-                    "pretrain_seed": one, "finetune_seed": two, "budget": "b", "profile": "p",
-                }  # fmt: skip
-                extra = {
-                    "cell": cell, "dataset": dataset, "metrics": metrics, "outcome": "crashed" if failed else "ok",
-                    "message": "planted" if failed else "", "ledger": {"optimizer_steps": 20_000 if as_paper else 300, "cpu_seconds": 120.0},
-                }  # fmt: skip
+                extra = _result(parent, child, percent, metrics, 20_000 if as_paper else 300)
                 folder = _write(store, template, child, extra, synthetic)
                 if not failed:
                     _confusion(folder, score / 100)
@@ -99,6 +78,32 @@ def plant(
                     _curve(folder, score / 100, gain)
                 count += 1
     return count
+
+
+def _finetuning(
+    parent: StageSpec, seed: int, task: str, percent: float, synthetic: bool, as_paper: bool, network: Mapping[str, object]
+) -> StageSpec:  # fmt: skip
+    data = {
+        "dataset": TASKS[task][0], "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled", "classes": CLASSES,
+    }  # fmt: skip
+    return stage(
+        "finetune", parent.method, seed, parents={"points": parent.key}, label_ratio={"percent": percent}, task=task,
+        network=network, **{"data": data, **(_as_paper(task, percent) if as_paper else {})},
+    )  # fmt: skip
+
+
+def _result(
+    parent: StageSpec, child: StageSpec, percent: float, metrics: dict[str, float], steps: int
+) -> dict[str, object]:
+    """Fields of the record of a fine-tuning; without metrics it has crashed."""
+    cell = {
+        "method": child.method, "pretrain_dataset": "scannet", "task": child.task, "label_ratio": {"percent": percent},
+        "pretrain_seed": parent.seed, "finetune_seed": child.seed, "budget": "b", "profile": "p",
+    }  # fmt: skip
+    return {
+        "cell": cell, "dataset": TASKS[child.task][0], "metrics": metrics, "outcome": "ok" if metrics else "crashed",
+        "message": "" if metrics else "planted", "ledger": {"optimizer_steps": steps, "cpu_seconds": 120.0},
+    }  # fmt: skip
 
 
 def _as_paper(task: str, percent: float) -> dict[str, object]:

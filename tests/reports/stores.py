@@ -54,85 +54,69 @@ def add(
         "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": amount, "schedule_horizon": "budget",
         "uniformity": uniformity,
     }  # fmt: skip
-    before = limits | (
-        {"amount": 0} if source == "none" else {}
-    )  # as for scratch, whose only stage has a share of zero
-    parent = stage(
-        "pretrain",
-        method,
-        pretrain_seed,
-        code_sha256=pretrain_code,
-        limits=before,
-        **(
-            {"data": None, "checkpoint": {"sha256": imported.sha256, "origin": imported.origin}}
-            if imported
-            else {
-                "data": {
-                    "dataset": source,
-                    "manifest_sha256": "3" * 64,
-                    "synthetic": synthetic,
-                    "view": "unlabelled",
-                    "scenes": read,
-                }
-            }
-        ),
-    )
-    made_from, probe, frozen = parent, {}, ()
+    parent = _pretraining(method, pretrain_seed, pretrain_code, limits, source, synthetic, read, imported)
+    made_from, probe = parent, {}
     if protocol == "linear":
-        recipe = {"voxel_metres": voxel}
-        made_from = stage(
-            "features", method, pretrain_seed, stage="features", parents={"points": parent.key}, recipe=recipe, data=DATA,
-            task="s3dis-sem", split=split,
-        )  # fmt: skip
+        made_from = _features(parent, voxel, split)
         probe, checkpoints = {"probe": {"protocol": "linear"}}, ("final",)
-        frozen = ((made_from, {"outcome": features, "dataset": "s3dis"}),)
+    on_synthetic = synthetic if task_synthetic is None else task_synthetic
     child = stage(
-        "finetune",
-        method,
-        finetune_seed,
-        voxel,
-        parents={made_from.stage: made_from.key},
-        **probe,
-        label_ratio=labels,
-        limits=limits,
-        split=split,
-        coverage=coverage,
-        transfer=transfer,
-        **({"data": DATA | {"synthetic": True}} if (synthetic if task_synthetic is None else task_synthetic) else {}),
-    )
+        "finetune", method, finetune_seed, voxel, parents={made_from.stage: made_from.key}, **probe, label_ratio=labels,
+        limits=limits, split=split, coverage=coverage, transfer=transfer,
+        **({"data": DATA | {"synthetic": True}} if on_synthetic else {}),
+    )  # fmt: skip
     cell = Cell(
         method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=labels,
         pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget=budget, profile="p", protocol=protocol,
     )  # fmt: skip
     metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
     card = MethodCard(title="Imported checkpoint", group="imported", origin="imported", place=900) if imported else None
-    for spec, extra in (
-        (parent, {"ledger": (ledger or {}) if source != "none" else {}, "imported": imported}),
-        *frozen,
-        (
-            child,
-            {
-                "cell": cell,
-                "dataset": "s3dis",
-                "metrics": metrics,
-                "coverage": coverage if metrics else None,
-                "outcome": outcome,
-                "message": message,
-                "notes": notes or {},
-                "ledger": ledger or {},
-            },
-        ),
-    ):
-        if features != "ok" and spec is child:
-            continue
-        base = {
-            "key": spec.key, "kind": spec.kind, "method": spec.method, "stage": spec.stage, "attempt": 1, "outcome": "ok",
-            "synthetic": synthetic, "executor": "local", "label_isolation": "none", "provenance": provenance({}),
-            "parents": spec.parents, "method_card": card, "started_at": "2026-01-01", "ended_at": "2026-01-01",
-        }  # fmt: skip
-        folder = store.folder(spec.kind, spec.key)
-        write_json(folder / "spec.json", spec.model_dump(mode="json"))
-        write_json(folder / "record.json", Record.model_validate({**base, **extra}).sealed().model_dump(mode="json"))
+    shared = {"synthetic": synthetic, "method_card": card}
+    used = ledger or {}
+    _write(store, parent, **shared, ledger=used if source != "none" else {}, imported=imported)
+    if made_from is not parent:
+        _write(store, made_from, **shared, outcome=features, dataset="s3dis")
+    if features == "ok":
+        _write(
+            store, child, **shared, cell=cell, dataset="s3dis", metrics=metrics, coverage=coverage if metrics else None,
+            outcome=outcome, message=message, notes=notes or {}, ledger=used,
+        )  # fmt: skip
+
+
+def _pretraining(
+    method: str, seed: int, code: str, limits: dict[str, object], source: str, synthetic: bool, read: tuple[str, ...],
+    imported: ImportedFrom | None,
+) -> StageSpec:  # fmt: skip
+    """The spec of a pre-training that reads the scenes `read` of `source`, or that converts a user's checkpoint."""
+    if source == "none":
+        limits = limits | {"amount": 0}  # as for scratch, whose only stage has a share of zero
+    data = {
+        "dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled", "scenes": read,
+    }  # fmt: skip
+    origin: dict[str, object] = {"data": data}
+    if imported:
+        origin = {"data": None, "checkpoint": {"sha256": imported.sha256, "origin": imported.origin}}
+    return stage("pretrain", method, seed, code_sha256=code, limits=limits, **origin)
+
+
+def _features(parent: StageSpec, voxel: float, split: dict[str, object]) -> StageSpec:
+    """The spec of the features that a linear probe of a pre-training is fitted to."""
+    return stage(
+        "features", parent.method, parent.seed, stage="features", parents={"points": parent.key},
+        recipe={"voxel_metres": voxel}, data=DATA, task="s3dis-sem", split=split,
+    )  # fmt: skip
+
+
+def _write(store: Store, spec: StageSpec, **fields: object) -> None:
+    """Write spec and record of a run, by default a successful one."""
+    base = {
+        "key": spec.key, "kind": spec.kind, "method": spec.method, "stage": spec.stage, "attempt": 1, "outcome": "ok",
+        "executor": "local", "label_isolation": "none", "provenance": provenance({}), "parents": spec.parents,
+        "started_at": "2026-01-01", "ended_at": "2026-01-01",
+    }  # fmt: skip
+    folder = store.folder(spec.kind, spec.key)
+    write_json(folder / "spec.json", spec.model_dump(mode="json"))
+    write_json(folder / "record.json", Record.model_validate({**base, **fields}).sealed().model_dump(mode="json"))
 
 
 def only_group(store: Store):

@@ -160,7 +160,7 @@ def section(text: str, name: str) -> str:
 
 def write_tables() -> None:
     """Write both tables into docs/audit.md."""
-    from tests.harness.audit.test_audit import tampering_table
+    from tests.harness.audit.test_tampering import tampering_table
 
     text = DOCS.read_text()
     for name, made in (("cheats", table()), ("tampering", tampering_table())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,9 @@ def honest(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("BENCH_TEST_SLEEP", "0.1")
         run_with(SleepingInProcess(), planned_cells(), runs)
     return runs
+
+
+@pytest.fixture
+def runs(honest: Path, tmp_path: Path) -> Path:
+    """A copy of the honest store, for tampering."""
+    return Path(shutil.copytree(honest, tmp_path / "runs"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,11 @@ def edit_events(folder: Path, change: Callable[[dict], object]) -> None:
         before = line_sha256(line)
         lines.append(line)
     (folder / "events.jsonl").write_bytes(b"".join(lines))
+
+
+def replace_checkpoint(runs: Path) -> None:
+    one, two = folder_of(runs, "csc", "pretrain"), folder_of(runs, "scratch", "pretrain")
+    shutil.copyfile(two / "artifacts/backbone.safetensors", one / "artifacts/backbone.safetensors")
 
 
 def reseal(runs: Path) -> None:

@@ -150,7 +150,7 @@ run_code("import time; print('sleeps', flush=True); time.sleep(601)", Path(sys.a
 """
 
 
-@pytest.mark.slow  # in the fast set, tests/test_end_to_end.py kills a harness
+@pytest.mark.slow  # in the fast set, tests/harness/executors/test_warm_python.py kills a harness
 @needs_bwrap
 def test_the_sandbox_of_a_killed_harness_dies(cells: list[PlannedCell], tmp_path: Path) -> None:
     spec = cells[0].stages[0].spec.model_dump_json()
