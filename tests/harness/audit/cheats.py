@@ -142,8 +142,13 @@ def table() -> str:
         if cheat.found_by is not None and cheat.verdicts != ("failed",):
             found += f" ({' or '.join(cheat.verdicts)})"
         lines.append(f"| {cheat.words} | {'yes' if cheat.resealed else 'no'} | {found} |")
-    known = sum(cheat.found_by is not None for cheat in CHEATS)
-    return "\n".join([*lines, "", f"{known} of {len(CHEATS)} are found from the store or bundle alone.", ""])
+    seen = [cheat for cheat in CHEATS if cheat.found_by is not None]
+    unclear = sum("not checked" in cheat.verdicts for cheat in seen)
+    counts = (
+        f"{len(seen) - unclear} of {len(CHEATS)} are found from the store or bundle alone; for {unclear} more the verdict is "
+        "`not checked`."
+    )
+    return "\n".join([*lines, "", counts, ""])
 
 
 def _ends(text: str, name: str) -> tuple[int, int]:
