@@ -174,7 +174,7 @@ class _AcrossGroupsWriter:
         """Write every figure across groups."""
         if self.effects["gain"].notna().any():
             known = forest_rows(self.effects)
-            title = "Difference to scratch, with its 95 % interval"
+            title = "Difference from scratch, with its 95 % interval"
             draw = partial(draw_forest, known, f"{self.figure_mark}{title}")
             self._add_figure("forest", title, draw, known, OnPage(partial(plotly_figures.forest, known), wide=True))
         for number, family in enumerate(self.families, 1):

@@ -109,7 +109,7 @@ class GroupWriter:
             name, group.title, bool(group.key["synthetic"]), judged_by, table, scores, picture, interactive, convergence,
             equal, used, plotly_figures.scores(runs) if on_page else None, group.about,
         )  # fmt: skip
-        short = table[["method", headline, "n", "failed", "to scratch", "verdict"]]
+        short = table[["method", headline, "n", "failed", "vs. scratch", "verdict"]]
         summary = section("; ".join(part for part in (group.marked_title, note, equal) if part), short)
         return WrittenGroup(page, summary, table.assign(**group.key, judged_by=headline))
 
@@ -153,7 +153,7 @@ def _note_on_single_files(runs: pd.DataFrame) -> str:
 
 
 def _note_without_differences(runs: pd.DataFrame) -> str:
-    """Why a group has no differences to scratch; empty if it may have some."""
+    """Why a group has no differences from scratch; empty if it may have some."""
     kinds = baseline_rows(runs)
     if len(kinds) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""Effects of pre-training: the difference to scratch of every method, in every group of runs."""
+"""Effects of pre-training: the difference from scratch of every method, in every group of runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 def effects(
     runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = (), checkpoint: str | None = None
 ) -> pd.DataFrame:
-    """One row per method in each group: mean and interval, difference to scratch with interval, verdict; all in per cent.
+    """One row per method in each group: mean and interval, difference from scratch with interval, verdict; all in per cent.
 
     `checkpoint`: the one to report everywhere, such as `best`; None for the headline checkpoint of each group.
     `failed` counts the runs of a row that failed or have no score, `lost_pretrainings` its failed pre-trainings, whose

@@ -92,7 +92,7 @@ def _welch(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Any:
 
 
 def verdict(gap: Estimate) -> str:
-    """The verdict on a difference to scratch: better or worse only if the interval excludes zero."""
+    """The verdict on a difference from scratch: better or worse only if the interval excludes zero."""
     if gap.n < 2:
         return TOO_FEW
     if not np.isfinite([gap.low, gap.high]).all():

@@ -1,4 +1,4 @@
-"""Forest plot of differences to scratch with their intervals: one panel per task, one row per method."""
+"""Forest plot of differences from scratch with their intervals: one panel per task, one row per method."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def draw_forest(known: pd.DataFrame, title: str) -> Any:
         _draw_panel(axes, panel)
         axes.set_yticks([-place for place in range(len(order))], order)
         axes.set_ylim(0.5 - len(order), 0.5)
-        axes.set_xlabel("difference to scratch (points)")
+        axes.set_xlabel("difference from scratch (points)")
         axes.label_outer()
     for axes in every[len(panels) :]:
         axes.remove()

@@ -80,7 +80,7 @@ def forest(known: pd.DataFrame) -> Figure:
     for number, panel in enumerate(panels):
         suffix = str(number + 1) if number else ""
         ticks = order if number % columns == 0 else [""] * len(order)
-        layout[f"xaxis{suffix}"] = {"zeroline": True, "title": {"text": "difference to scratch (points)"}}
+        layout[f"xaxis{suffix}"] = {"zeroline": True, "title": {"text": "difference from scratch (points)"}}
         layout[f"yaxis{suffix}"] = {
             "tickvals": [-place for place in range(len(order))], "ticktext": ticks, "range": [0.5 - len(order), 0.5],
             "zeroline": False,

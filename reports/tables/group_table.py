@@ -1,4 +1,4 @@
-"""The table of one group of comparable runs: scores, failures and difference to scratch of every method."""
+"""The table of one group of comparable runs: scores, failures and difference from scratch of every method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKPOINT_COLUMNS = ("selected", "final", "best")
 def group_table(
     runs: pd.DataFrame, metric: str = "score", failed_pretrainings: Iterable[FailedPretraining] = ()
 ) -> pd.DataFrame:
-    """One row per method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict, and the
+    """One row per method: mean and interval in per cent for each checkpoint, n, failures, difference from scratch, verdict, and the
     number of seeds per method needed to detect a difference of one point.
 
     `runs` is one group of `columns.GROUP`. The checkpoint `best` is selected on the test split, as papers do.
@@ -51,7 +51,7 @@ def group_table(
         lines.append(line | _against(units[headline][name], units[headline][base[0]] if comparable else np.array([])))
     for name, pretrainings in failed.items():
         line = {"method": name, "pre-trained on": pretrainings[0].pretrain_dataset}
-        line |= dict.fromkeys((*units, CONTAMINATED, "to scratch", "verdict", TO_SEE), "-")
+        line |= dict.fromkeys((*units, CONTAMINATED, "vs. scratch", "verdict", TO_SEE), "-")
         lines.append({**line, "n": 0, "failed": format_failures((), 0, len(pretrainings))})
     return pd.DataFrame(lines)
 
@@ -59,11 +59,11 @@ def group_table(
 def _against(ours: np.ndarray, scratch: np.ndarray) -> dict[str, str]:
     """The cells that compare a row with scratch, from values in per cent."""
     if not len(ours) or not len(scratch):
-        return {"to scratch": "-", "verdict": "-", TO_SEE: "-"}
+        return {"vs. scratch": "-", "verdict": "-", TO_SEE: "-"}
     gap, words = judge(ours, scratch)
     needed = seeds_to_see_a_point(ours, scratch)
     return {
-        "to scratch": format_estimate(gap, signed=True),
+        "vs. scratch": format_estimate(gap, signed=True),
         "verdict": words,
         TO_SEE: "-" if np.isnan(needed) else f"about {needed:.0f} seeds",
     }

@@ -1,5 +1,5 @@
 """Effect tables for papers, in LaTeX: a method's mean, its interval in the cell below, and a mark if a test supports a
-difference to scratch."""
+difference from scratch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTE = (
 
 CELLS_EXPLAINED = (
     ", ± half the 95 % interval, in brackets the difference "
-    "to scratch with its interval and verdict, n pre-training seeds"
+    "from scratch with its interval and verdict, n pre-training seeds"
 )
 """The part of a title that explains cells with all of these values."""
 

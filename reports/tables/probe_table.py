@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROBE_TITLE = (
-    "Probes of frozen backbones: headline metric (per cent), ± half the 95 % interval, in brackets the difference to "
+    "Probes of frozen backbones: headline metric (per cent), ± half the 95 % interval, in brackets the difference from "
     f"a frozen random backbone ({BASELINE}) with its interval and verdict, n pre-training seeds; linear probes have no "
     "checkpoint to select, only the final one"
 )

@@ -23,7 +23,7 @@ def test_finetuning_seeds_are_averaged_before_anything_is_inferred(store: Store)
     table = group_table(only_group(store)).set_index("method")
     assert table.loc["ours", "n"] == 2, "ten runs, but two pre-trainings"
     assert table.loc["ours", "final"].startswith("57.0 [")
-    assert table.loc["ours", "to scratch"].startswith("+14.0 [")
+    assert table.loc["ours", "vs. scratch"].startswith("+14.0 [")
 
 
 def test_failures_are_cells_and_never_dropped(store: Store, tmp_path: Path) -> None:
