@@ -145,9 +145,7 @@ def tampering_table() -> str:
     """The rows of docs/audit.md, which `python -m tests.harness.audit.cheats` writes."""
     lines = ["| case | plain, found by | resealed, found by |", "|---|---|---|"]
     for tamper, (plain, resealed) in TAMPERING.items():
-        lines.append(
-            f"| {tamper.__name__.replace('_', ' ')} | {plain} | {resealed or REMEDIES[tamper.__name__]} |"
-        )
+        lines.append(f"| {tamper.__name__.replace('_', ' ')} | {plain} | {resealed or REMEDIES[tamper.__name__]} |")
     return "\n".join(lines)
 
 
