@@ -38,7 +38,8 @@ NANO = [
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 LONG_FIRST = (
-    "test_end_to_end.py", "test_stopped_runs.py", "test_features.py", "test_two_nodes.py", "test_image_build.py",
+    "test_in_docker.py", "test_in_podman.py", "test_in_bubblewrap.py", "test_end_to_end.py", "test_stopped_runs.py",
+    "test_features.py", "test_two_nodes.py", "test_image_build.py",
     "test_reruns_and_bundles.py", "test_tasks.py", "test_ci.py", "test_learning.py", "test_faults.py", "test_implicit_gemm.py",
     "test_bad_input.py",
 )  # fmt: skip

@@ -15,8 +15,8 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
 from tests.conftest import REPOSITORY, Bench
-from tests.hostile.test_hostile import BASE
-from tests.hostile.test_hostile import engine as engine
+from tests.hostile.engines import BASE
+from tests.hostile.engines import engine as engine
 
 EXAMPLE = REPOSITORY / "examples/byo-method"
 

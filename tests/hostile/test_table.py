@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from tests.conftest import REPOSITORY
+from tests.hostile.cases import CASES, SANDBOXES
 from tests.hostile.sandboxes import expected
-from tests.hostile.test_hostile import CASES, SANDBOXES
 
 HEADER = "| stage | which | docker | podman | bubblewrap |"
 

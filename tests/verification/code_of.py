@@ -112,6 +112,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "cluster": (
         "benchmarks.support.ownership",
         "harness.clusters.jobs",
+        "harness.clusters.ray_cluster",
         "harness.clusters.slurm",
         "harness.clusters.slurm_options",
         "harness.clusters.submissions",

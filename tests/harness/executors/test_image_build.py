@@ -17,8 +17,8 @@ from pretrain_bench.harness.executors.image_build import hint
 from pretrain_bench.harness.executors.image_contents import tag
 from pretrain_bench.harness.store.provenance import git_state
 from tests.conftest import NANO, REPOSITORY, Bench, run_records, unboxed
-from tests.hostile.test_hostile import BASE as TEST_BASE
-from tests.hostile.test_hostile import engine as engine
+from tests.hostile.engines import BASE as TEST_BASE
+from tests.hostile.engines import engine as engine
 
 
 def test_known_failures_come_with_advice() -> None:
