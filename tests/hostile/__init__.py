@@ -1,4 +1,4 @@
-"""Hostile stages in every sandbox."""
+"""Stages that misbehave, in real sandboxes (docs/security.md)."""
 
 import pytest
 
