@@ -3,6 +3,7 @@
 On the procedural ScanNet world at size `tiny`, for each method and seed: the share of held-out positives that rank first,
 before and after training, and the mIoU of a linear classifier on the frozen features, compared with features of random weights.
 Each pair must at least triple the share and gain on the probe; a method's mean gain over its seeds must be at least 2 mIoU.
+The probe reads the layers that fine-tuning loads: the last one, or all of those of `transfer: encoder`, brought to each voxel.
 DepthContrast's share is measured with fixed encoders, in the format whose network is kept (voxels): during training, keys of the
 queue can be distinguished from fresh ones by their age alone. Results of each pair are kept in the cache, so that an interrupted run
 resumes.
@@ -33,6 +34,7 @@ from pretrain_bench.benchmarks.datasets.views import load_cloud, load_labels
 from pretrain_bench.benchmarks.input.transforms import evaluation_sample, evaluation_voxels
 from pretrain_bench.benchmarks.input.voxelise import IGNORE, voxel_labels
 from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
+from pretrain_bench.benchmarks.specs.backbone_shapes import Transfer
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.method import Method
@@ -170,21 +172,24 @@ def embed_scans(encoder: nn.Module, views: list[ScanViews], which: int, kind: st
     return unit_rows(encoder(SparseTensor(torch.cat([v.colours for v in voxels]), coordinates)))
 
 
-def probe(backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, colour: bool) -> float:
-    """The test mIoU of a linear classifier on frozen features, trained on a tenth of the training rooms.
+def probe(
+    backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, colour: bool, transfer: Transfer = "all"
+) -> float:
+    """The test mIoU of a linear classifier on frozen features of the layers that fine-tuning loads, trained on a tenth of the
+    training rooms.
 
     Batch norms are first recalibrated on the training rooms, for trained and random weights alike.
     """
     split = split_scenes(source.scenes, source.dataset, LabelRatio.parse(PROBE_RATIO))
     classes = len(source.dataset.classes)
     recalibrate(backbone, [backbone], [sparse_room(source, s, voxel_metres, colour) for s in split.train])
-    features = torch.cat([embed(backbone, source, s, voxel_metres, colour) for s in split.train])
+    features = torch.cat([embed(backbone, source, s, voxel_metres, colour, transfer) for s in split.train])
     labels = torch.from_numpy(np.concatenate([room_labels(source, s, voxel_metres) for s in split.train])).long()
     known = labels != IGNORE
     head = fit_logistic(features[known], labels[known], classes, LinearProbe()).head
     predictions = {}
     for scene in split.test:
-        logits = head(embed(backbone, source, scene, voxel_metres, colour))
+        logits = head(embed(backbone, source, scene, voxel_metres, colour, transfer))
         predictions[scene] = {"classes": logits.argmax(1).to(torch.uint8).numpy()}
     score = SemanticScorer(source.folder, split.test, voxel_metres, classes).score(predictions)["miou_voxel"]
     assert score is not None
@@ -205,9 +210,38 @@ def room_labels(source: PreparedDataset, scene: str, voxel_metres: float) -> np.
 
 
 @torch.no_grad()
-def embed(backbone: Res16UNet34C, source: PreparedDataset, scene: str, voxel_metres: float, colour: bool) -> Tensor:
-    """(V, C) features at the input of the last layer."""
-    return backbone.features(sparse_room(source, scene, voxel_metres, colour)).F
+def embed(
+    backbone: Res16UNet34C, source: PreparedDataset, scene: str, voxel_metres: float, colour: bool, transfer: Transfer
+) -> Tensor:
+    """(V, C) features: the input of the last layer, or the outputs of all levels that `transfer: encoder` loads."""
+    room = sparse_room(source, scene, voxel_metres, colour)
+    return backbone.features(room).F if transfer == "all" else encoder_features(backbone, room)
+
+
+def encoder_features(backbone: Res16UNet34C, room: SparseTensor) -> Tensor:
+    """(V, C) outputs of the first layer, the four encoder levels and the first decoder level (conv0p1s1 to block5), side by
+    side: each voxel has the features of the coarse voxels that contain it."""
+    outputs: list[SparseTensor] = []
+    hooks = [
+        getattr(backbone, name).register_forward_hook(lambda _, __, out: outputs.append(out))
+        for name in ("bn0", "block1", "block2", "block3", "block4", "block5")
+    ]
+    try:
+        backbone.features(room)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat([out.F.relu()[containing(room.C, out)] for out in outputs], 1)
+
+
+def containing(fine: Tensor, coarse: SparseTensor) -> Tensor:
+    """(V,) rows of `coarse` whose voxels contain the (V, 4) coordinates `fine`."""
+    stride = coarse.tensor_stride[0]
+    floored = torch.cat([fine[:, :1], fine[:, 1:].div(stride, rounding_mode="floor") * stride], 1)
+    _, numbers = torch.unique(torch.cat([coarse.C, floored]), dim=0, return_inverse=True)
+    rows = torch.empty(len(coarse.C), dtype=torch.long)
+    rows[numbers[: len(coarse.C)]] = torch.arange(len(coarse.C))
+    return rows[numbers[len(coarse.C) :]]
 
 
 def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -223,11 +257,12 @@ def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
         parents[stage.spec.stage] = artifacts
     recipe, network = planned[-1].recipe, planned[-1].spec.network
     voxel, colour = recipe.voxel_metres, method != "pointcontrast"  # type: ignore[union-attr]
+    transfer: Transfer = getattr(recipe, "transfer", "all")
     return {
         "ranked_first": accuracies,
         "without_bound": without_bound,
-        "probe": probe(load_backbone(artifacts, network, seed), source, voxel, colour),
-        "probe_random": probe(seeded_backbone(1, network, 0.1, "torch", 1000 + seed), source, voxel, colour),
+        "probe": probe(load_backbone(artifacts, network, seed), source, voxel, colour, transfer),
+        "probe_random": probe(seeded_backbone(1, network, 0.1, "torch", 1000 + seed), source, voxel, colour, transfer),
         "cpu_seconds": round(time.process_time() - began, 1),
     }
 

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from pretrain_bench.benchmarks.specs.backbone_shapes import planes_of
 from pretrain_bench.harness.planning.prepared_data import DataSources
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_weights
@@ -55,7 +57,19 @@ def test_depthcontrast_is_ranked_and_probed(tmp_path: Path, monkeypatch: pytest.
     assert asked[0] == float(saved["conv0p1s1.kernel"].sum()) != asked[1]
     monkeypatch.undo()
     backbone = learning.load_backbone(tmp_path / "scans/train/out/artifacts", small.spec.network, 0)
-    assert 0 < learning.probe(backbone, source, 0.1, True) < 1
+    assert 0 < learning.probe(backbone, source, 0.1, True, "encoder") < 1
+    room = learning.sparse_room(source, source.scenes[0], 0.1, True)
+    with torch.no_grad():
+        features = learning.encoder_features(backbone, room)
+        first = backbone.relu(backbone.bn0(backbone.conv0p1s1(room))).F
+    assert torch.equal(features[:, : first.shape[1]], first)
+    for stride, part in ((2, 1), (16, 4)):  # voxels of one coarse voxel share its features
+        cells = room.C.div(stride, rounding_mode="floor")
+        _, numbers = torch.unique(cells, dim=0, return_inverse=True)
+        widths = [first.shape[1], *(planes_of(small.spec.network)[1][:5])]
+        columns = features[:, sum(widths[:part]) : sum(widths[: part + 1])]
+        same = torch.unique(torch.cat([numbers[:, None].float(), columns], 1), dim=0)
+        assert len(same) == int(numbers.max()) + 1
 
 
 def shortened(planned: PlannedStage, steps: int, **recipe: int) -> PlannedStage:
