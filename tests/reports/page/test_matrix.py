@@ -60,4 +60,4 @@ def test_a_cell_that_has_not_run_yet_says_so(tmp_path: Path) -> None:
     add(store, "csc", 0.6)
     text = build_report(store, tmp_path / "report").files["page"].read_text()
     assert text.count('<span class="soft">not run</span>') == 1
-    assert "in points of what each task is judged by" in text
+    assert "in points of each task's headline metric" in text
