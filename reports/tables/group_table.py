@@ -26,8 +26,8 @@ CHECKPOINT_COLUMNS = ("selected", "final", "best")
 def group_table(
     runs: pd.DataFrame, metric: str = "score", failed_pretrainings: Iterable[FailedPretraining] = ()
 ) -> pd.DataFrame:
-    """One row per method: mean and interval in per cent for each checkpoint, n, failures, difference from scratch, verdict, and the
-    number of seeds per method needed to detect a difference of one point.
+    """One row per method: mean and interval in per cent for each checkpoint, n, failures, difference from scratch, verdict, and
+    the number of seeds per method needed to detect a difference of one point.
 
     `runs` is one group of `columns.GROUP`. The checkpoint `best` is selected on the test split, as papers do.
     """
