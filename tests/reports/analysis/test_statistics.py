@@ -172,7 +172,10 @@ def test_the_documentation_prints_what_was_simulated() -> None:
     for name, held in results["coverage_per_cent"].items():
         assert f"| {name} | {' | '.join(str(held[n]) for n in ('3', '5', '10', '20'))} |" in text
     few, many = (results["power_per_cent"][f"2 sd, {n} seeds"] for n in (3, 10))
-    power = f"{few['found']} % of studies against {few['predicted']} % at 3 seeds, {many['found']} % against {many['predicted']} % at 10)"
+    power = (
+        f"{few['found']} % of studies at 3 seeds (predicted {few['predicted']} %), and in {many['found']} % at 10 seeds (predicted "
+        f"{many['predicted']} %)"
+    )
     assert power in " ".join(text.split())
     false = results["false_positives_per_cent"]
     for seeds in (3, 5, 10):
