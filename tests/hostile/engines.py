@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import DockerException
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.harness.executors.engine import connect
+from pretrain_bench.harness.executors.podman import user_limits
 from tests.conftest import SHARED
 
 BASE = os.environ.get("BENCH_TEST_BASE", "bench-test-base:bookworm")
@@ -57,8 +59,9 @@ def podman_client() -> Any:
         if not client.images.list(BASE):
             copy = f"set -o pipefail; docker save {BASE} | podman load && podman tag localhost/{BASE} docker.io/library/{BASE}"
             subprocess.run(["bash", "-c", copy], check=True, capture_output=True)
+        client.containers.run(BASE, ["true"], remove=True, ulimits=user_limits(), network_mode="none")
         return client
-    except (EnvironmentCannot, subprocess.CalledProcessError) as error:
+    except (EnvironmentCannot, subprocess.CalledProcessError, DockerException) as error:
         if os.environ.get("BENCH_REQUIRE_PODMAN") == "1":
             pytest.fail(f"BENCH_REQUIRE_PODMAN=1, but podman does not work: {error}")
         pytest.skip(f"podman does not work here: {error} (BENCH_REQUIRE_PODMAN=1 makes this a failure)")
