@@ -64,8 +64,12 @@ class Submission(NamedTuple):
         return [key for keys in self.intent.jobs for key in keys]
 
     def ended(self) -> set[str]:
-        """Keys of the stages that have an end note."""
-        return {name.removesuffix(NOTE) for name in os.listdir(self.folder) if name.endswith(NOTE)}
+        """Keys of the stages that have an end note; all keys if another driver has removed the folder, since all have ended."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return set(self.keys)
+        return {name.removesuffix(NOTE) for name in names if name.endswith(NOTE)}
 
     def note(self, key: str) -> EndNote | None:
         """The end note of a stage; None if it is incomplete or damaged."""

@@ -16,7 +16,7 @@ from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.clusters import jobs, slurm
 from pretrain_bench.harness.clusters.base import Ended, Interrupted, ReadyStage
 from pretrain_bench.harness.clusters.slurm_options import SlurmOptions
-from pretrain_bench.harness.clusters.submissions import INTENT, Submission, submissions
+from pretrain_bench.harness.clusters.submissions import INTENT, Intent, Submission, submissions
 from pretrain_bench.harness.clusters.ticket import job_of
 from pretrain_bench.harness.clusters.worker import run_files
 from pretrain_bench.harness.executors.base import Stop
@@ -244,4 +244,15 @@ def test_a_stage_whose_note_was_read_is_not_lost_as_well(monkeypatch: pytest.Mon
     monkeypatch.setattr(place, "_noted", lambda: iter([Ended("k")]))
     monkeypatch.setattr(place, "_ask", lambda: True)
     monkeypatch.setattr(place, "_may_run", lambda submission, key: False)
+    assert place.ended(0) == [Ended("k")] and not place._of
+
+
+def test_a_submission_that_another_driver_has_removed_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of two drivers that follow it, the first one to read all end notes removes the folder."""
+    place = slurm.Slurm(Store(tmp_path), None, SlurmOptions())  # type: ignore[arg-type]
+    intent = Intent(cluster="slurm", name="bench-x", jobs=(("k", "other"),), began=0.0)
+    place._of = {"k": Submission(tmp_path / "removed", intent, "17")}
+    monkeypatch.setattr(place, "_ask", lambda: False)
     assert place.ended(0) == [Ended("k")] and not place._of
