@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import time
 from collections.abc import Iterator
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,8 @@ from pretrain_bench.benchmarks.support.foreign_files import open_plain
 
 EVENTS_FILE = "events.jsonl"
 MAX_LINE_BYTES = 1 << 20
+MAX_FILE_BYTES = 256 << 20
+"""A larger file is not read: a million steps take less, and a sparse file can be endless."""
 ALIVE_SECONDS = 1.0
 """Least interval between signs of life."""
 
@@ -183,12 +187,21 @@ class EventWriter:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Yield the valid events of a file; lines that are too long or invalid are skipped."""
-    with contextlib.suppress(OSError), open_plain(path, os.O_RDONLY) as file:
+    """Yield the valid events of a file; lines that are too long or invalid are skipped, and so is a file above MAX_FILE_BYTES."""
+    with contextlib.suppress(OSError), _open_events(path) as file:
         for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
             event = parse_event(line)
             if event is not None:
                 yield event
+
+
+def _open_events(path: Path) -> BufferedReader | BufferedRandom:
+    """Open a file of events to read. Raises OSError for one that is unreadable, or larger than MAX_FILE_BYTES."""
+    file = open_plain(path, os.O_RDONLY)
+    if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+        file.close()
+        raise OSError(errno.EFBIG, f"larger than {MAX_FILE_BYTES >> 20} MiB", str(path))
+    return file
 
 
 def line_sha256(line: bytes) -> str:
@@ -199,10 +212,10 @@ def line_sha256(line: bytes) -> str:
 def broken_line(path: Path) -> int | None:
     """The number, from 1, of the first event that does not continue the previous line; None if all do, or have no hash.
 
-    Raises OSError for an unreadable file.
+    Raises OSError for a file that is unreadable, or larger than MAX_FILE_BYTES.
     """
     before: str | None = None
-    with open_plain(path, os.O_RDONLY) as file:
+    with _open_events(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
             carried = _BEFORE.search(line)
             if carried is not None and carried[1].decode() != before:

@@ -237,7 +237,13 @@ def _file(runs: Path, rng: random.Random, suffix: str = "") -> Path:
     paths = sorted(
         p for p in runs.rglob(f"*{suffix}") if p.is_file() and not p.is_symlink() and p.stat().st_size < 1 << 26
     )
-    return rng.choice(paths or [runs / "chain.jsonl"])
+    if paths:
+        return rng.choice(paths)
+    chain = runs / "chain.jsonl"
+    if not chain.is_dir():
+        chain.unlink(missing_ok=True)
+        chain.touch()
+    return chain
 
 
 def _runs(runs: Path) -> list[Path]:

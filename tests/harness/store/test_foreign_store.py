@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.contract.events import EVENTS_FILE, broken_line, read_events
 from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.retention import Prunable, prunable, prune
@@ -185,3 +186,13 @@ def test_a_version_that_is_none_is_an_unreadable_record(version: object, store: 
     path = finish(store, spec()) / "record.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "schema_version": version}))
     assert not list(store.records()) and "record.json" in store.unreadable()[0]
+
+
+def test_an_endless_file_of_events_is_not_read(tmp_path: Path) -> None:
+    """A sparse file of a tebibyte takes no room on the disk of whoever made it."""
+    path = tmp_path / EVENTS_FILE
+    path.touch()
+    os.truncate(path, 1 << 40)
+    assert list(read_events(path)) == []
+    with pytest.raises(OSError, match="larger than 256 MiB"):
+        broken_line(path)
