@@ -30,6 +30,7 @@ def service() -> str:
         process = subprocess.Popen(
             ["podman", "system", "service", "--time", "0", f"unix://{socket}"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent,
+            cwd=folder,  # conmon leaves a file `oom` in the working folder of the service
         )  # fmt: skip
 
     def stop() -> None:

@@ -94,6 +94,7 @@ def check_case(sandbox: Sandbox, name: str, case: str, planned: PlannedStage, tm
     assert "\x1b" not in (folder / "record.json").read_text() and "\\u001b" not in (folder / "record.json").read_text()
     assert record.executor == name and record.label_isolation == "mounts"
     sandbox.check_nothing_is_left(record)
+    assert not Path("oom").exists(), "left in the working folder by conmon"
     assert [r.key for r in store.records()] == [planned.spec.key], "the store is whole"
     assert not any(p.is_symlink() for p in folder.rglob("*"))
     if not is_done(record):
