@@ -155,8 +155,6 @@ class Slurm:
         for key, submission in self._of.items():
             note = submission.note(key) if key in ended[submission.intent.name] else None
             if note is None:
-                if not submission.folder.exists():  # removed by another driver: the record tells how the stage ended
-                    yield Ended(key)
                 continue
             problem = note.as_error()
             if isinstance(problem, Interrupted):

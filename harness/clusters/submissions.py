@@ -72,7 +72,9 @@ class Submission(NamedTuple):
         return {name.removesuffix(NOTE) for name in names if name.endswith(NOTE)}
 
     def note(self, key: str) -> EndNote | None:
-        """The end note of a stage; None if it is incomplete or damaged."""
+        """The end note of a stage; None if it is incomplete or damaged. If the folder was removed, the stage has a record."""
+        if not self.folder.exists():
+            return EndNote(key=key)
         try:
             return EndNote.model_validate_json(read_plain(self.folder / f"{key}{NOTE}"))
         except (OSError, ValidationError):
