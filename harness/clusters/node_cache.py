@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 from pydantic import Field
 
 from pretrain_bench.benchmarks.specs.base import Spec
-from pretrain_bench.benchmarks.support.files import remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.files import remove_tree, size_and_sha256, whole_folder
 from pretrain_bench.benchmarks.support.locks import exclusive
 
 if TYPE_CHECKING:
@@ -66,9 +66,8 @@ def _copy_of(root: Path, limit: float, data: PreparedDataset) -> Path:
         unfinished = root / "unfinished"  # only the holder of the lock writes it
         remove_tree(unfinished)
         try:
-            _copy_files(data, unfinished)
-            copy.parent.mkdir(exist_ok=True)
-            os.rename(unfinished, copy)
+            with whole_folder(copy, unfinished) as folder:
+                _copy_files(data, folder)
         finally:
             remove_tree(unfinished)
     return copy
