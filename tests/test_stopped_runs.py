@@ -113,6 +113,14 @@ def test_ctrl_c_or_kill_keeps_the_checkpoint_and_explains_how_to_resume(
     assert artifact_hashes(runs) == artifact_hashes(run_whole(roots, tmp_path, methods))
 
 
+def run_scratch(
+    bench: Bench, roots: list[str], budget: Path, profile: Path, runs: Path, *more: str, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run scratch under a budget and a profile of the test."""
+    named = ["--method", "scratch", "--task", "s3dis-sem", "--budget", str(budget), "--profile", str(profile)]
+    return bench("run", *named, *roots, "--runs", str(runs), *more, code=code)
+
+
 @pytest.mark.slow
 def test_wall_time_ends_a_stage_softly_and_its_last_step_counts(roots: list[str], bench: Bench, tmp_path: Path) -> None:
     budget = tmp_path / "short.yaml"
@@ -127,22 +135,7 @@ def test_wall_time_ends_a_stage_softly_and_its_last_step_counts(roots: list[str]
     )
     profile.write_text(text)
     runs = tmp_path / "runs"
-    bench(
-        "run",
-        "--method",
-        "scratch",
-        "--task",
-        "s3dis-sem",
-        "--budget",
-        str(budget),
-        "--profile",
-        str(profile),
-        *roots,
-        "--runs",
-        str(runs),
-        "--threads",
-        "1",
-    )
+    run_scratch(bench, roots, budget, profile, runs, "--threads", "1")
     record = next(r for r in run_records(runs) if r["stage"] == "finetune")
     assert (record["outcome"], record["stopped"]) == ("ok", "soft_limit")
     assert 0 < record["ledger"]["optimizer_steps"] < 100000
@@ -154,20 +147,6 @@ def test_memory_over_the_cap_is_oom_host(roots: list[str], bench: Bench, tmp_pat
     half = "{currency: optimizer_steps, optimizer_steps: 4, memory_mib: 100}"
     budget.write_text(f"name: small\nversion: 1\npretrain: {half}\nfinetune: {half}\n")
     runs = tmp_path / "runs"
-    done = bench(
-        "run",
-        "--method",
-        "scratch",
-        "--task",
-        "s3dis-sem",
-        "--budget",
-        str(budget),
-        "--profile",
-        NANO[3],
-        *roots,
-        "--runs",
-        str(runs),
-        code=1,
-    )
+    done = run_scratch(bench, roots, budget, Path(NANO[3]), runs, code=1)
     assert "oom_host: stopped by its memory limit" in done.stderr
     assert [r["outcome"] for r in run_records(runs)] == ["oom_host"]

@@ -25,13 +25,12 @@ import pytest
 from pretrain_bench.harness.store.store import Store
 from tests.faults.injection import check_whole
 from tests.harness.clusters.two_nodes import START, TwoNodes, output_of
-from tests.verification.cluster_ray import overhead_on_ray
+from tests.verification.cluster_ray import STAGES_A_SEED, overhead_on_ray
 from tests.verification.faults import rooms
 from tests.verification.report import write_report
 
 SEED, STAGES, FAULTS, SHORT = 7, 1000, 24, 64
-STAGES_A_SEED, NODES = 10, 2
-"""Stages of the suite of sleeping stages: two pre-trainings and eight fine-tunings."""
+NODES = 2
 VICTIMS = ("worker", "slurmd-n1", "slurmd-n2", "driver", "slurmctld", "store")
 """What a fault hits: all but the store are killed; the store refuses writes for READ_ONLY_SECONDS."""
 READ_ONLY_SECONDS = 60
