@@ -102,6 +102,7 @@ def _as_json(plan: pb.Plan, retry: Retry) -> dict[str, Any]:
 
 def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     from pretrain_bench.harness.cli.console import table
+    from pretrain_bench.harness.planning.stage_specs import lines_on_absent
 
     suite, absent = plan.suite, plan.not_applicable
     description = suite.description.strip()
@@ -116,8 +117,8 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))
     if more := len(plan.remaining) + len(plan.expected) + sum(not w.stages for w in plan.waiting) - len(listed):
         print(f"... and {more} more; --all lists them")
-    for reason, count in Counter(c.reason for c in absent).items():
-        print(f"* n/a ({count} cells): {reason.removeprefix('n/a: ')}")
+    for line in lines_on_absent(absent):
+        print(f"* {line}")
     if waiting := len(plan.waiting):
         unsized = sum(not w.stages for w in plan.waiting)
         rest = f"; {unsized} of them are not counted, as the size of their data is not known" if unsized else ""

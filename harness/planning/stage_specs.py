@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -123,6 +124,12 @@ class PlannedCell(NamedTuple):
     cell: Cell
     stages: tuple[PlannedStage, ...]
     reason: str = ""
+
+
+def lines_on_absent(absent: Iterable[PlannedCell]) -> list[str]:
+    """One line for each reason why cells are n/a, with their number: `n/a (15 cells): ...`."""
+    counts = Counter(cell.reason.removeprefix("n/a: ") for cell in absent)
+    return [f"n/a ({number} cell{'s' * (number > 1)}): {reason}" for reason, number in counts.items()]
 
 
 class CellSpecs(NamedTuple):

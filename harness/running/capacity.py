@@ -20,6 +20,14 @@ class Capacity(NamedTuple):
     memory_mib: int
     gpus: tuple[str, ...] = ()
 
+    def holds(self, need: Demand) -> int:
+        """The number of stages with this demand that run in parallel."""
+        free, number = FreeCapacity(self), 0
+        while (gpus := free.gpus_for(need)) is not None:
+            free.take(need, gpus)
+            number += 1
+        return number
+
 
 class Demand(NamedTuple):
     """Processors, memory and number of GPUs that a stage may use; a number below 1 is a share of one GPU."""

@@ -10,7 +10,7 @@ from pretrain_bench.api.checkpoints import check_checkpoints
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.places import Where, place_for
 from pretrain_bench.api.settings import Settings, resolve
-from pretrain_bench.api.sizing import check_fit, estimate_line
+from pretrain_bench.api.sizing import check_fit, estimate_line, line_on_workers
 from pretrain_bench.api.stores import AnyPath, Runs, working_store
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
@@ -18,6 +18,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.clusters.base import Place
+from pretrain_bench.harness.clusters.local import LocalMachine
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
 from pretrain_bench.harness.executors.local import LocalExecutor
@@ -25,7 +26,7 @@ from pretrain_bench.harness.planning.plan import StageState, states, to_run
 from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
-from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.planning.stage_specs import PlannedCell, lines_on_absent
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
 from pretrain_bench.harness.running.scheduler import OnReport, run_in, stages_of
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
@@ -171,7 +172,7 @@ def run(
         if not report.reused:
             publish(report.record)
 
-    stages = _run_stages(planned, runner, place, resolved.machine.threads, publish_new)
+    stages = _run_stages(planned, runner, place, workers, resolved.machine.threads, publish_new)
     return RunResult(stages, [c for c in planned if not c.stages])
 
 
@@ -202,10 +203,7 @@ def _plan(resolved: ResolvedSuite, display: Display, strict: bool, skip_not_appl
     absent = [c for c in planned if not c.stages]
     if absent and (not skip_not_applicable or len(absent) == len(planned)):
         raise WrongUse(absent[0].reason)
-    for cell in absent:
-        ratio = cell.cell.label_ratio
-        display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
-    for line in (*_part_of_test_splits(planned), *_contaminated(planned)):
+    for line in (*lines_on_absent(absent), *_part_of_test_splits(planned), *_contaminated(planned)):
         display.say(line)
     return planned
 
@@ -217,7 +215,12 @@ def _registered(suite: Suite, planned: list[PlannedCell], file: Path, sign: AnyP
 
 
 def _run_stages(
-    planned: list[PlannedCell], runner: StageRunner, place: Place, threads: int, on_report: OnReport
+    planned: list[PlannedCell],
+    runner: StageRunner,
+    place: Place,
+    workers: int | None,
+    threads: int,
+    on_report: OnReport,
 ) -> list[StageReport]:
     """Run what is left, after its estimate, which a note in the store keeps for `status`."""
     store, display = runner.store, runner.display
@@ -226,6 +229,8 @@ def _run_stages(
     left = to_run(states(planned, store, threads), runner.options.retry == "failed")
     if left:
         display.say(estimate_line(left))
+        if workers and isinstance(place, LocalMachine) and (line := line_on_workers(left, place.capacity, workers)):
+            display.say(line)
     seconds = {s.key: _seconds(s) for s in left}
     with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=seconds[s.key]) for s in left}):
         return run_in(place, stages_of(planned), runner, on_report, seconds)

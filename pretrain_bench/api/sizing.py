@@ -12,6 +12,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.plan import StageState, Total
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
+from pretrain_bench.harness.running.capacity import Capacity, demand
 
 FULL, SMALL = "uniform", "smoke"
 """Default budgets of `bench run`: with data and a GPU, and otherwise."""
@@ -92,6 +93,22 @@ def estimate_line(left: list[StageState]) -> str:
     total = Total.of(left)
     stages = "1 stage" if total.stages == 1 else f"{total.stages:,} stages"
     return f"{stages} to run, {about(total.seconds)} one after the other ({time_range(total)})"
+
+
+def line_on_workers(left: Iterable[StageState], capacity: Capacity, workers: int) -> str | None:
+    """A line that says why fewer than `workers` of these stages run in parallel on this machine; None if that many fit."""
+    demands = {demand(stage.planned, capacity) for stage in left}
+    at_once = max((capacity.holds(need) for need in demands), default=workers)
+    if at_once >= workers:
+        return None
+    smallest = max(demands, key=capacity.holds)
+    parts = [
+        f"{smallest.cpus} of {capacity.cpus} processors (threads and loader workers)",
+        f"{smallest.memory_mib / 1024:.1f} of {capacity.memory_mib / 1024:.1f} GiB",
+    ]
+    if smallest.gpus:
+        parts.append(f"{smallest.gpus:g} of {len(capacity.gpus)} GPUs")
+    return f"at most {at_once} at a time, not {workers}: each uses {', '.join(parts)}"
 
 
 def time_range(total: Total) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 import pretrain_bench as pb
 from pretrain_bench.api.display import duration
-from pretrain_bench.api.sizing import estimate_line
+from pretrain_bench.api.sizing import estimate_line, line_on_workers
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
@@ -23,8 +23,8 @@ from pretrain_bench.harness.planning.estimate import Estimate
 from pretrain_bench.harness.planning.plan import StageState, State, states
 from pretrain_bench.harness.planning.prepared_data import DataSources
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
-from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.planning.stage_specs import PlannedCell, lines_on_absent
+from pretrain_bench.harness.running.capacity import Capacity, demand
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
@@ -120,6 +120,25 @@ def test_not_applicable(s3dis_root: Path, cache: Path) -> None:
 
 
 @pytest.mark.slow
+def test_absent_cells_are_counted_by_reason(done: tuple[list[PlannedCell], Path]) -> None:
+    """A suite of five seeds has the same reason many times; one line says it."""
+    cell = done[0][0].cell
+    absent = [PlannedCell(cell, (), reason) for reason in ("no poses", "n/a: no labels", "no poses")]
+    assert lines_on_absent(absent) == ["n/a (2 cells): no poses", "n/a (1 cell): no labels"]
+
+
+def test_a_run_says_why_fewer_stages_run_in_parallel(done: tuple[list[PlannedCell], Path]) -> None:
+    cells, runs = done
+    left = states(cells, Store(runs / "nothing"), 2)
+    need = demand(left[0].planned, Capacity(64, 1 << 20))
+    room = Capacity(3 * need.cpus, 64 * need.memory_mib)
+    assert line_on_workers(left, room, 3) is None
+    line = line_on_workers(left, room, 4)
+    assert line is not None
+    assert line.startswith(f"at most 3 at a time, not 4: each uses {need.cpus} of {3 * need.cpus} processors"), line
+    assert line_on_workers([], room, 4) is None
+
+
 def test_cells_whose_data_are_not_prepared_are_listed(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.capacity import Capacity, demand, gpu_ids
+from pretrain_bench.harness.running.capacity import Capacity, Demand, demand, gpu_ids
 
 
 def test_a_stage_takes_its_caps_or_what_belongs_to_its_gpus(cells: list[PlannedCell]) -> None:
@@ -18,6 +18,14 @@ def test_a_stage_takes_its_caps_or_what_belongs_to_its_gpus(cells: list[PlannedC
     assert demand(uncapped, Capacity(8, 1 << 20, ("0", "1"))).memory_mib == 1 << 19, "its GPU's share"
     assert demand(uncapped._replace(spec=on_cpu.spec), Capacity(8, 1 << 20)).memory_mib == 1 << 20
     assert demand(on_cpu, Capacity(0, 100)) == (0, 100, 0), "cut to the machine"
+
+
+def test_the_number_of_stages_that_a_machine_holds() -> None:
+    machine = Capacity(8, 1000, ("0", "1"))
+    assert machine.holds(Demand(2, 10, 0)) == 4, "by processors"
+    assert machine.holds(Demand(1, 400, 0)) == 2, "by memory"
+    assert machine.holds(Demand(1, 10, 1)) == 2 and machine.holds(Demand(1, 10, 0.5)) == 4, "by GPUs"
+    assert machine.holds(Demand(9, 10, 0)) == 0
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, uuids: list[str | None]) -> None:
