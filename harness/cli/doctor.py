@@ -9,6 +9,7 @@ import typer
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import (
     DEFAULT_RUNS,
+    Address,
     Data,
     ExecutorName,
     Json,
@@ -24,15 +25,18 @@ def doctor(
     executor: ExecutorName = "auto",
     runs: Runs = DEFAULT_RUNS,
     on: Annotated[
-        Literal["local", "slurm"], typer.Option("--on", help="Also check a node of a Slurm cluster, by a job.")
+        Literal["local", "slurm", "ray"],
+        typer.Option("--on", help="Also check a node of a Slurm cluster, by a job, or each node of a Ray cluster."),
     ] = "local",
     slurm: SlurmOption = None,
+    address: Address = None,
     json: Json = False,
 ) -> None:
     """Check torch in a stage's environment, executors, GPU, CPUs, memory, worker processes, the runs folder and the
     data.
 
-    With --on slurm, a job also checks versions, code, runs folder and data on its node. Also lists each setting with its
+    With --on slurm, a job also checks versions, code, runs folder and data on its node; with --on ray, a task does so on each
+    node. Also lists each setting with its
     origin: an option, an environment variable, bench.yaml, or the default. The exit code is 3 if stages cannot run.
     """
     from pretrain_bench.api.configuration import settings_in_force
@@ -41,8 +45,10 @@ def doctor(
 
     given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if _on_command_line(context, n)}
     settings, rows = settings_in_force(given), pb.doctor(runs, data_roots(data))
+    where = pb.Where(on, tuple(slurm or ()), address=address)
+    where.check()
     if on != "local":
-        rows += pb.doctor_of_worker(pb.Where(on, tuple(slurm or ())), runs, data_roots(data), executor)
+        rows += pb.doctor_of_worker(where, runs, data_roots(data), executor)
     if json:
         print_json({"checks": [d._asdict() for d in rows], "settings": [s._asdict() for s in settings]})
     else:

@@ -104,6 +104,10 @@ SlurmOption = Annotated[
         help="Options of sbatch for --on slurm: partition=gpu,gres=gpu:1,time=24:00:00; bench.yaml holds them under slurm:.",
     ),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="With --on ray: its head. (default: this machine's cluster)"),
+]
 TrustCode = Annotated[
     bool,
     typer.Option("--trust-code", help="Allow Python from your own method folders; planning runs it without isolation."),

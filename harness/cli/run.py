@@ -10,7 +10,7 @@ import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
-from pretrain_bench.harness.cli.options import OnPlace, SlurmOption, display
+from pretrain_bench.harness.cli.options import Address, OnPlace, SlurmOption, display
 
 
 @takes_matrix
@@ -42,12 +42,7 @@ def run(
             "--max-pending", min=1, help="Most stages that the cluster holds at a time. (default: 200; on Ray 1,000)"
         ),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", metavar="HOST:PORT", help="With --on ray: its head. (default: this machine's cluster)"
-        ),
-    ] = None,
+    address: Address = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="With --on slurm: submit this command as a small job, and return.")
     ] = False,

@@ -6,13 +6,13 @@ import functools
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.clusters.jobs import squeue
+from pretrain_bench.harness.clusters.node_checks import Answer, Check, Probe, checks_of_node, probe_of
 from pretrain_bench.harness.clusters.slurm import submit_calls
 from pretrain_bench.harness.clusters.slurm_options import (
     DRIVER,
@@ -22,9 +22,7 @@ from pretrain_bench.harness.clusters.slurm_options import (
     sbatch_parameters,
 )
 from pretrain_bench.harness.clusters.submissions import OWN_FILES, Submission, announce
-from pretrain_bench.harness.clusters.ticket import Job, check_versions
-from pretrain_bench.harness.clusters.worker import executor_of, host
-from pretrain_bench.harness.planning.code_digest import project_sha256
+from pretrain_bench.harness.clusters.ticket import Job
 from pretrain_bench.harness.store.store import Store, write_json
 
 NOT_FOR_DRIVERS = (
@@ -61,28 +59,6 @@ def run_command(command: Sequence[str], folder: str) -> int:
     return subprocess.run(command, cwd=folder, check=False).returncode
 
 
-class Probe(Spec):
-    """A request to check a worker: the shared part of tickets, the project's digest, and data roots by name."""
-
-    job: Job
-    code: str
-    data: dict[str, Path] = {}
-
-
-class Check(Spec):
-    """One check made by a worker."""
-
-    what: str
-    state: Literal["ok", "missing", "broken"]
-    detail: str
-
-
-class Answer(Spec):
-    """A worker's answer to a probe."""
-
-    checks: tuple[Check, ...]
-
-
 class ProbeResult(NamedTuple):
     """The job that checked a worker, and its answer; None while it waits."""
 
@@ -96,9 +72,7 @@ def probe_worker(
 ) -> ProbeResult:
     """Submit a job that checks its node, and wait up to `seconds` for the answer. Raises as `submit_driver`."""
     submission = announce(store, "slurm-probe", [])
-    roots = {name: folder.resolve() for name, folder in data.items()}
-    probe = Probe(job=job, code=project_sha256(), data=roots)
-    write_json(submission.folder / PROBE, probe.model_dump(mode="json"), durable=True)
+    write_json(submission.folder / PROBE, probe_of(job, data).model_dump(mode="json"), durable=True)
     values = options.of("pretrain")
     parameters = sbatch_parameters({"cpus_per_task": "1", **values}, None)
     number = submit_calls([functools.partial(check_here, submission.folder)], submission, parameters, values)
@@ -120,38 +94,5 @@ def probe_worker(
 def check_here(folder: Path) -> int:
     """Entry point of the job: compare this node with the probe, and write the answer beside it."""
     probe = Probe.model_validate_json((folder / PROBE).read_bytes())
-    write_json(folder / ANSWER, Answer(checks=tuple(_checks(probe))).model_dump(mode="json"), durable=True)
+    write_json(folder / ANSWER, Answer(checks=tuple(checks_of_node(probe))).model_dump(mode="json"), durable=True)
     return 0
-
-
-def _checks(probe: Probe) -> list[Check]:
-    job, node = probe.job, host()
-    steps: tuple[tuple[str, Callable[[], object], str], ...] = (
-        ("versions", lambda: check_versions(job), ", ".join(f"{n} {v}" for n, v in job.versions.items())),
-        ("code", lambda: _check_code(probe.code), probe.code[:12]),
-        ("runs folder", lambda: Store(job.runs).check_writable(), str(job.runs)),
-        ("data cache", lambda: _check_folder(job.cache), str(job.cache)),
-        (f"executor {job.executor.name}", lambda: executor_of(job.executor, ()), "works"),
-        *((f"data: {name}", functools.partial(_check_folder, root), str(root)) for name, root in probe.data.items()),
-    )
-    checks = [Check(what="node", state="ok", detail=node)]
-    for what, step, detail in steps:
-        try:
-            step()
-            checks.append(Check(what=what, state="ok", detail=detail))
-        except BenchError as error:
-            checks.append(Check(what=what, state="broken", detail=str(error)))
-    return checks
-
-
-def _check_code(expected: str) -> None:
-    here = project_sha256()
-    if here != expected:
-        raise BenchError(
-            f"node {host()} has different code of this project (digest {here[:12]}, expected {expected[:12]})"
-        )
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise BenchError(f"{folder} does not exist on node {host()}; every node must mount it")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.ownership import JOB_VARIABLE
 from pretrain_bench.harness.clusters.base import Ended, Interrupted, JobState, ReadyStage
+from pretrain_bench.harness.clusters.node_checks import Answer, Check, Probe, checks_of_node
 from pretrain_bench.harness.clusters.ticket import Job, Ticket, ticket_of
 from pretrain_bench.harness.clusters.worker import EndNote, run_tickets
 from pretrain_bench.harness.executors.base import Stop
@@ -204,6 +205,39 @@ def work(ticket: str) -> str:
                 stop.ask()
 
 
+def probe_nodes(probe: Probe, address: str | None, seconds: float) -> dict[str, tuple[Check, ...]]:
+    """The checks of each node that is alive, by its address and the start of its id; waits up to `seconds` for all.
+
+    Raises as `RayCluster`.
+    """
+    with joined(address):
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
+
+        nodes = {n["NodeID"]: f"{n['NodeManagerAddress']} ({n['NodeID'][:6]})" for n in ray.nodes() if n["Alive"]}
+        ask = ray.remote(num_cpus=0, max_retries=0)(check_node)
+        text = probe.model_dump_json()
+        tasks = {ask.options(scheduling_strategy=OnNode(node, soft=False)).remote(text): node for node in nodes}
+        done, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
+        silent = (Check(what="answer", state="missing", detail=f"none in {seconds:.0f} s"),)
+        return {nodes[node]: _checks_from(task) if task in done else silent for task, node in tasks.items()}
+
+
+def _checks_from(task: Any) -> tuple[Check, ...]:
+    import ray
+
+    try:
+        return Answer.model_validate_json(ray.get(task)).checks
+    except ray.exceptions.RayError as error:
+        detail = f"cannot run stages: {_last_line(error)}; install the same environment, this package included"
+        return (Check(what="environment", state="broken", detail=detail),)
+
+
+def check_node(probe: str) -> str:
+    """Compare the node that runs this with a probe, given as JSON, and return the answer as JSON."""
+    return Answer(checks=tuple(checks_of_node(Probe.model_validate_json(probe)))).model_dump_json()
+
+
 def connect(address: str | None) -> bool:
     """Join a running Ray cluster; False if this process has already joined. Raises as `RayCluster`."""
     try:
@@ -240,12 +274,25 @@ def connect(address: str | None) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Join a running Ray cluster, and leave it again unless this process had joined before. Raises as `RayCluster`."""
+    own = connect(address)
+    try:
+        yield
+    finally:
+        if own:
+            import ray
+
+            ray.shutdown()
+
+
 def gives_gpus(address: str | None) -> bool:
     """Whether a node of the cluster has a GPU. Raises as `RayCluster`."""
-    connect(address)
-    import ray
+    with joined(address):
+        import ray
 
-    return bool(ray.cluster_resources().get("GPU", 0))
+        return bool(ray.cluster_resources().get("GPU", 0))
 
 
 def job_name(task: str) -> str:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.benchmarks.support.process_limits import shared_memory_bytes, usable_cpus, usable_memory_bytes
+from pretrain_bench.harness.clusters.ticket import Job
 from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
 from pretrain_bench.harness.planning.catalog import available, find
@@ -30,7 +31,7 @@ from pretrain_bench.harness.running.stage_runner import RunOptions
 from pretrain_bench.harness.store.store import Store, try_write
 
 WORKER_SECONDS = 300.0
-"""How long a job that checks a worker may wait for a node."""
+"""How long the check of a cluster waits for its nodes."""
 
 
 class Diagnosis(NamedTuple):
@@ -63,18 +64,36 @@ def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
 def doctor_of_worker(
     where: Where, runs: AnyPath = "runs", data: Roots = (), executor: str = "auto", seconds: float = WORKER_SECONDS
 ) -> list[Diagnosis]:
-    """Check a node of the cluster by a job: versions, code, the folder of runs, the data cache, the executor and the data. Waits
-    up to `seconds` for a node. Raises WrongUse where the cluster refuses the job, EnvironmentCannot without one."""
-    from pretrain_bench.harness.clusters.driver import probe_worker
-
+    """Check a node of Slurm by a job, or each node of a Ray cluster by a task: versions, code, the folder of runs, the data
+    cache, the executor and the data. Waits up to `seconds`. Raises WrongUse where the cluster refuses, EnvironmentCannot
+    without one."""
+    where.check()
     store, (roots, _) = folder_to_write(runs), parse_data_options(root_options(data), "--data")
     store.check_writable()
     device = where.settings(Settings()).device.replace("auto", "cpu")
     job = cluster_job(store, executor, device, RunOptions())
+    if where.on == "ray":
+        return _ray_nodes(job, roots, where.address, seconds)
+    from pretrain_bench.harness.clusters.driver import probe_worker
+
     result = probe_worker(store, job, roots, where.slurm_options(), seconds)
     if result.checks is None:
         return [Diagnosis("worker", "missing", f"job {result.job} has not answered in {seconds:.0f} s: {result.state}")]
     return [Diagnosis(f"worker: {check.what}", check.state, check.detail) for check in result.checks]
+
+
+def _ray_nodes(job: Job, roots: Mapping[str, Path], address: str | None, seconds: float) -> list[Diagnosis]:
+    """One line for a node that is in order, else its problems."""
+    from pretrain_bench.harness.clusters.node_checks import probe_of
+    from pretrain_bench.harness.clusters.ray_cluster import probe_nodes
+
+    found = []
+    for node, checks in probe_nodes(probe_of(job, roots), address, seconds).items():
+        problems = [c for c in checks if c.state != "ok"]
+        found += [Diagnosis(f"{node}: {c.what}", c.state, c.detail) for c in problems] or [
+            Diagnosis(f"Ray node {node}", "ok", ", ".join(c.what for c in checks[1:]))
+        ]
+    return found
 
 
 def raise_if_broken(diagnoses: Iterable[Diagnosis]) -> None:

@@ -5,6 +5,7 @@ Skipped without Ray, unless BENCH_REQUIRE_RAY=1, which makes a missing Ray a fai
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -125,6 +126,32 @@ def test_records_are_those_of_this_machine(
         assert mine["provenance"]["numerics"] == theirs["provenance"]["numerics"]
         assert apart_from_provenance(mine) == apart_from_provenance(theirs)
     assert "nothing to do" in bench(*cell, "--runs", "there", "--executor", "local").stdout
+
+
+@needs_ray
+@pytest.mark.slow
+def test_doctor_checks_each_node(ray_cluster_of_two: Any, bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
+    command = (
+        "doctor",
+        "--on",
+        "ray",
+        "--address",
+        ray_cluster_of_two.address,
+        "--executor",
+        "local",
+        "--runs",
+        "runs",
+    )
+    found = json.loads(bench(*command, "--data", f"s3dis={s3dis_root}", "--json").stdout)["checks"]
+    nodes = [row for row in found if row["what"].startswith("Ray node ")]
+    assert len({row["what"] for row in nodes}) == 2
+    checked = "versions, code, runs folder, data cache, executor local, data: s3dis"
+    assert all((row["state"], row["detail"]) == ("ok", checked) for row in nodes), nodes
+    gone = tmp_path / "gone"
+    found = json.loads(bench(*command, "--data", f"s3dis={gone}", "--json", code=3).stdout)["checks"]
+    broken = [row for row in found if row["what"].endswith("): data: s3dis")]
+    assert len(broken) == 2
+    assert all(row["state"] == "broken" and f"{gone} does not exist on node" in row["detail"] for row in broken), broken
 
 
 @needs_ray
