@@ -7,7 +7,6 @@ root and ext4, for a store that refuses writes.
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import random
 import re
@@ -15,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ from tests.verification.cluster_ray import STAGES_A_SEED, overhead_on_ray
 from tests.verification.faults import rooms
 from tests.verification.report import write_report
 
-SEED, STAGES, FAULTS, SHORT = 7, 1000, 24, 64
+SEED, STAGES, FAULTS, SHORT = 7, 1000, 20, 64
 NODES = 2
-VICTIMS = ("worker", "slurmd-n1", "slurmd-n2", "driver", "slurmctld", "store")
-"""What a fault hits: all but the store are killed; the store refuses writes for READ_ONLY_SECONDS."""
+SEEDS_DISTURBED = 4
+"""Seeds of a suite that is disturbed: 40 stages."""
 READ_ONLY_SECONDS = 60
 SLEEP = "0.1"
 
@@ -87,10 +86,8 @@ def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path, seeds: int) -> di
     }
 
 
-def refuse_writes(
-    runs: Path, driver: subprocess.Popen[str], again: Callable[[], subprocess.Popen[str]]
-) -> subprocess.Popen[str]:
-    """Make a store refuse every write for a while, also to open files; returns the driver, or another one if that has given up."""
+def refuse_writes(runs: Path) -> None:
+    """Make a store refuse every write for a while, also to open files."""
     subprocess.run(["chattr", "-Rf", "+i", runs])  # fails on links
     try:
         with pytest.raises(PermissionError):
@@ -99,35 +96,77 @@ def refuse_writes(
     finally:
         subprocess.run(["chattr", "-Rf", "-i", runs])
     time.sleep(5)
-    if driver.poll() in (None, 0):
+
+
+class Disturbed:
+    """Suites that are disturbed at random moments, one after the other: each must complete, with one counted attempt per stage."""
+
+    def __init__(self, cluster: TwoNodes, s3dis: Path, runs: Path, seed: int) -> None:
+        self.cluster, self.s3dis, self.runs, self.chance = cluster, s3dis, runs, random.Random(seed)
+        self.done, self.attempts = Counter[str](), Counter[int]()
+        self.suites = self.drivers = 0
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start a driver of the present suite, which resumes what is there."""
+        self.drivers += 1
+        runs = self.runs.with_name(f"{self.runs.name}{self.suites}")
+        return self.cluster.suite(runs, self.s3dis, SEEDS_DISTURBED, "time=60", BENCH_TEST_SLEEP="2")
+
+    def disturb(self, victims: list[str]) -> None:
+        """Hit the victims, in order, while suites run; then let the last suite complete."""
+        left = list(victims)
+        while left:
+            self.suites += 1
+            runs, driver = self.runs.with_name(f"{self.runs.name}{self.suites}"), self.start()
+            while left:
+                while driver.poll() is None and not self.cluster.workers(runs):
+                    time.sleep(0.1)
+                time.sleep(8 * self.chance.random())
+                if driver.poll() is not None:
+                    break
+                driver = self._hit(left.pop(0), runs, driver)
+            while driver.wait(3000) != 0:  # it gives up on a stage that is interrupted three times without progress
+                print(f"the driver ended: {driver.communicate()[1].strip().splitlines()[-1:]}", flush=True)
+                driver = self.start()
+            driver.communicate()
+            check_whole(runs, SEEDS_DISTURBED * STAGES_A_SEED)
+            self.attempts.update(record.attempt for record in Store(runs).records())
+
+    def _hit(self, whom: str, runs: Path, driver: subprocess.Popen[str]) -> subprocess.Popen[str]:
+        if whom == "store":
+            refuse_writes(runs)
+        else:
+            driver = self.cluster.kill(whom, driver, self.start, runs)
+        self.done[whom] += 1
+        print(f"{self.done[whom]}: {whom}", flush=True)
         return driver
-    print(f"the driver ended: {driver.communicate()[1].strip().splitlines()[-1:]}", flush=True)
-    return again()
 
 
 def faults(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
-    """Repeatedly disturb a suite at random moments; the suite must complete, with one counted attempt per stage."""
-    chance, done, attempts = random.Random(SEED), Counter[str](), Counter[int]()
-    for number in range(times):
-        whom, runs = VICTIMS[number % len(VICTIMS)], scratch / f"killed{number}"
-        driver = cluster.suite(runs, s3dis, 1, "time=60", BENCH_TEST_SLEEP="2")
-        cluster.wait_for_a_worker()
-        time.sleep(8 * chance.random())
-        again = functools.partial(cluster.suite, runs, s3dis, 1, "time=60")
-        disturb = functools.partial(refuse_writes, runs) if whom == "store" else functools.partial(cluster.kill, whom)
-        finished(disturb(driver, again))
-        check_whole(runs, STAGES_A_SEED)
-        attempts.update(record.attempt for record in Store(runs).records())
-        done[whom] += 1
-        print(f"{number + 1} of {times}: {whom}", flush=True)
-    return {"faults": dict(done), "stages_by_attempts": {str(n): c for n, c in sorted(attempts.items())}}
+    """Hit every victim `times` times (a node: in turns) while two suites run side by side; one of them has the store that refuses
+    writes, and both suffer from what happens to nodes and controller."""
+    others = [name for name in ("worker", "driver", "slurmctld") for _ in range(times)]
+    others += [f"slurmd-n{1 + number % NODES}" for number in range(times)]
+    random.Random(SEED).shuffle(others)
+    pair = [Disturbed(cluster, s3dis, scratch / name, seed) for seed, name in enumerate(("killed", "refused"), SEED)]
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(pair[0].disturb, others), threads.submit(pair[1].disturb, ["store"] * times)]
+        for future in running:
+            future.result()
+    attempts = sum((one.attempts for one in pair), Counter[int]())
+    return {
+        "faults": dict(sorted(sum((one.done for one in pair), Counter[str]()).items())),
+        "suites": sum(one.suites for one in pair),
+        "stages_by_attempts": {str(n): c for n, c in sorted(attempts.items())},
+        "drivers": sum(one.drivers for one in pair),
+    }
 
 
 def main() -> None:
     """Run all parts, then write docs/verification/cluster.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stages", type=int, default=STAGES)
-    parser.add_argument("--faults", type=int, default=FAULTS)
+    parser.add_argument("--faults", type=int, default=FAULTS, help="of each kind")
     parser.add_argument("--short", type=int, default=SHORT)
     parser.add_argument("--seeds", type=int, default=2, help="of the suite that one node and two nodes run")
     options = parser.parse_args()

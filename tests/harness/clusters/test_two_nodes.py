@@ -72,7 +72,7 @@ def test_kills_lose_and_duplicate_nothing(two_nodes: TwoNodes, s3dis_root: Path,
     driver = two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10", BENCH_TEST_SLEEP="4")
     two_nodes.wait_for_a_worker()
     time.sleep(2)
-    driver = two_nodes.kill(whom, driver, lambda: two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10"))
+    driver = two_nodes.kill(whom, driver, lambda: two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10"), tmp_path)
     output_of(driver)
     check_whole(tmp_path, STAGES)
     assert all(record.attempt == 1 for record in Store(tmp_path).records())

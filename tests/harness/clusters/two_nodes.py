@@ -47,24 +47,26 @@ class TwoNodes:
         )
 
     def kill(
-        self, whom: str, driver: subprocess.Popen[str], again: Callable[[], subprocess.Popen[str]]
+        self, whom: str, driver: subprocess.Popen[str], again: Callable[[], subprocess.Popen[str]], runs: Path
     ) -> subprocess.Popen[str]:
-        """Kill a worker, the driver (and start it `again`), or a daemon (and start that again); returns the driver that is left."""
+        """Kill a worker of this folder of runs, the driver (and start it `again`), or a daemon (and start that again); returns
+        the driver that is left."""
         if whom == "driver":
             driver.kill()
             driver.communicate()
             return again()
         if whom != "worker":
             self.restart(whom)
-        for process in self.workers()[:1] if whom == "worker" else []:
+        for process in self.workers(runs)[:1] if whom == "worker" else []:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         return driver
 
-    def workers(self) -> list[psutil.Process]:
-        """The processes of jobs that are running stages."""
+    def workers(self, runs: Path | None = None) -> list[psutil.Process]:
+        """The processes of jobs that are running stages, of all folders of runs or of one."""
         module = ["-u", "-m", "submitit.core._submit"]
-        return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == module]
+        found = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == module]
+        return [p for p in found if runs is None or Path(p.info["cmdline"][4]).is_relative_to(runs)]
 
     def clear(self) -> None:
         """End jobs and resume nodes that a failed test left behind."""
