@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
 from pretrain_bench.harness.cli.options import Address, OnPlace, SlurmOption, display
+
+if TYPE_CHECKING:
+    from pretrain_bench.harness.running.stage_runner import StageReport
 
 
 @takes_matrix
@@ -119,16 +124,29 @@ def _print(result: pb.RunResult, matrix: Matrix) -> None:
     print(f"next: bench report --runs {matrix.runs}")
 
 
-def _notes(result: pb.RunResult) -> list[str]:
+def _warnings(stages: Iterable[StageReport]) -> list[str]:
+    """The warnings of stages; those of one method that differ only in numbers (other seeds and ratios) are one line."""
     from pretrain_bench.api.display import printable
+
+    alike: dict[tuple[str, str], list[str]] = {}
+    for stage in stages:
+        for text in stage.record.warnings:
+            kind = (stage.record.method, re.sub(r"[0-9.]+", "", text))
+            alike.setdefault(kind, []).append(f"warning: {stage.planned.title}: {printable(text)}")
+    return [
+        first + (f" (also in {len(more)} similar stage{'s' * (len(more) > 1)})" if more else "")
+        for first, *more in alike.values()
+    ]
+
+
+def _notes(result: pb.RunResult) -> list[str]:
     from pretrain_bench.benchmarks.metrics.names import TITLES
 
     names = sorted({TITLES[row.metric] for row in result.rows() if row.metric})
     notes = [f"selected, final: {' or '.join(names)}, in per cent"] if names else []
     if any(s.record.synthetic for s in result.stages):
         notes.append("SYNTHETIC data: these numbers say nothing about real scenes")
-    for stage in result.stages:
-        notes += [f"warning: {stage.planned.title}: {printable(text)}" for text in stage.record.warnings]
+    notes += _warnings(result.stages)
     if result.stages and all(s.reused for s in result.stages):
         notes.append("nothing to do: every stage was done before")
     return list(dict.fromkeys(notes))

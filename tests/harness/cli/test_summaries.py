@@ -12,22 +12,27 @@ from tests.conftest import Bench
 from tests.harness.cli.test_matrix import SMOKE, Report
 
 
-def test_the_summary_of_a_run_has_its_warnings() -> None:
+def test_warnings_that_differ_only_in_numbers_are_one_line() -> None:
     record = next(r for r in open_store(SMOKE).records() if r.cell is not None)
-    warned = record.model_copy(update={"warnings": ("too few training scenes to hold any out",)})
 
     class Stage(Report):
         planned = type("Planned", (), {"title": "ours -> s3dis-sem at 100%"})
         reused = True
 
+    def stage(*warnings: str) -> Stage:
+        return Stage(record.model_copy(update={"warnings": warnings}))
+
     class Result:
-        stages = (Stage(warned), Stage(warned))
+        stages = (stage("gradient norm 0.3%"), stage("no scene held out"), stage("gradient norm 12%"))
 
         def rows(self) -> list[Any]:
             return []
 
     notes = run._notes(Result())  # type: ignore[arg-type]
-    assert notes.count("warning: ours -> s3dis-sem at 100%: too few training scenes to hold any out") == 1
+    assert [note for note in notes if note.startswith("warning")] == [
+        "warning: ours -> s3dis-sem at 100%: gradient norm 0.3% (also in 1 similar stage)",
+        "warning: ours -> s3dis-sem at 100%: no scene held out",
+    ]
 
 
 def test_the_list_of_runs_has_the_score_that_reports_judge(bench: Bench) -> None:
