@@ -40,9 +40,15 @@ def run(context: StageContext) -> dict[str, float | None]:
         features.to(context.device), labels.to(context.device), len(spec.data.classes), spec.probe, context.events.alive
     )
     if not fit.converged:
+        at_limit = fit.iterations >= spec.probe.iterations
+        advice = (
+            "raise probes.linear.iterations of the profile"
+            if at_limit
+            else "no step in float32 reduces the loss further"
+        )
         context.warn(
             f"not converged: after {fit.iterations} iterations the gradient norm is "
-            f"{fit.last_gradient / fit.first_gradient:.2%} of its initial value; raise probes.linear.iterations of the profile"
+            f"{fit.last_gradient / fit.first_gradient:.2%} of its initial value; {advice}"
         )
     save_weights(fit.head.state_dict(), context.artifacts / HEAD_FILE)
     state = TrainingState()
