@@ -146,3 +146,20 @@ def test_gpu_verification_needs_torch_and_numpy_only(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     command = [sys.executable, "-S", "-c", "import pydantic"]
     assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode, "the trial is a trial"
+
+
+def test_printed_numbers_of_clusters_are_those_of_the_report() -> None:
+    report = json.loads((ROOT / "docs/verification/cluster.json").read_text())["results"]
+    slurm, ray = report["slurm"], report["ray"]
+    short, faults = slurm["short_stages"], slurm["random_faults"]
+    each, packed = (short[name]["stages_a_minute"] for name in ("one_job_each", "packed"))
+    text = (ROOT / "docs/cluster.md").read_text()
+    for printed in (
+        f"| {slurm['overhead_packed']['overhead_ms_a_stage']} ms, packed | {ray['overhead_ms_a_stage']} ms |",
+        f"| stages per minute, {short['stages']} short ones | {each:.0f} as one job each, {packed:.0f} packed |",
+        f"| {slurm['second_node']['speed_up']} times as fast (stages of 8 s) | {ray['second_node']['speed_up']} times",
+        f"| {sum(faults['faults'].values())} faults (20 of each kind) in {faults['suites']} suites |",
+    ):
+        assert printed in text, printed
+    assert set(faults["stages_by_attempts"]) == {"1"}
+    assert f"| {faults['stages_by_attempts']['1']:,} stages, each completed once" in text
