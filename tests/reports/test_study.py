@@ -37,7 +37,13 @@ def store_of(name: str) -> Store:
 
 
 @pytest.mark.parametrize(
-    ("suite", "least"), [pytest.param("tiny", 15, marks=pytest.mark.slow), ("smoke", 19), ("smoke-gpu", 15)]
+    ("suite", "least"),
+    [
+        pytest.param("tiny", 15, marks=pytest.mark.slow),
+        pytest.param("probe-tiny", 273, marks=pytest.mark.slow),
+        ("smoke", 19),
+        ("smoke-gpu", 15),
+    ],
 )
 def test_a_study_keeps_to_the_audit(suite: str, least: int, bench: Bench) -> None:
     findings = json.loads(bench("audit", str(bundle(suite)), "--json").stdout)
@@ -70,6 +76,36 @@ def test_what_the_tiny_study_shows_is_what_its_records_say() -> None:
     assert told <= set(printed), "nothing that differs goes unsaid"
     seeds = found["seeds_for_1"].dropna()
     assert f"{seeds.min():.0f} to {seeds.max():.0f} seeds of each method" in text
+
+
+def test_the_page_of_probes_says_what_its_records_say(bench: Bench, tmp_path: Path) -> None:
+    """The table is that of the report; differences, rank correlation, seeds and costs are those of the records."""
+    out, text = tmp_path / "report", (STUDY / "probes.md").read_text()
+    bench("report", "--runs", str(bundle("probe-tiny")), "--no-page", "--out", str(out))
+    rows = [line for line in (out / "synthetic-probes.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 13 and all(row in text for row in rows)
+    (tuned,) = [p for p in out.glob("table-*.md") if "linear" not in p.name]
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in tuned.read_text().splitlines() if line[:1] == "|"]
+    for row in (dict(zip(cells[0], line, strict=True)) for line in cells[2:]):
+        shown = ("method", "selected", "n", "vs. scratch", "verdict")
+        expected = r"\| " + r" +\| ".join(re.escape(row[name]) for name in shown) + r" +\|"
+        assert re.search(expected, text), expected
+    runs = load_runs(store_of("probe-tiny"))
+    needed = effects(runs).groupby("protocol")["seeds_for_1"].agg(["min", "max"]).round().astype(int)
+    (low, high), (few, many) = needed.loc["linear"], needed.loc["finetune"]
+    assert f"{low} to {high} pre-training seeds by linear probe and {few} to {many} by fine-tuning" in " ".join(
+        text.split()
+    )
+    assert len(runs) == 183 and set(runs["outcome"]) == {"ok"}
+    spent: dict[str, list[float]] = {}
+    for record in store_of("probe-tiny").records():
+        kind = record.cell.protocol if record.cell is not None else record.kind
+        spent.setdefault(kind, []).append(record.ledger.cpu_seconds)
+    total = {kind: sum(seconds) for kind, seconds in spent.items()}
+    probing = (total["features"] + total["linear"]) / 60
+    said = f"pre-trainings took {total['pretrain'] / 60:.0f} CPU-minutes, features and probes {probing:.0f}"
+    assert said in " ".join(text.split())
+    assert f"took {total['finetune'] / len(spent['finetune']):.0f} on the same machine" in " ".join(text.split())
 
 
 def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> None:
