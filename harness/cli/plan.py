@@ -102,7 +102,6 @@ def _as_json(plan: pb.Plan, retry: Retry) -> dict[str, Any]:
 
 def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     from pretrain_bench.harness.cli.console import table
-    from pretrain_bench.harness.planning.stage_specs import lines_on_absent
 
     suite, absent = plan.suite, plan.not_applicable
     description = suite.description.strip()
@@ -117,7 +116,7 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))
     if more := len(plan.remaining) + len(plan.expected) + sum(not w.stages for w in plan.waiting) - len(listed):
         print(f"... and {more} more; --all lists them")
-    for line in lines_on_absent(absent):
+    for line in plan.lines_on_not_applicable():
         print(f"* {line}")
     if waiting := len(plan.waiting):
         unsized = sum(not w.stages for w in plan.waiting)

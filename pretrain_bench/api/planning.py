@@ -19,7 +19,7 @@ from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.plan import StageState, State, Total, states, to_run
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import WaitingCell, budget_and_profile
-from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title
+from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title, lines_on_absent
 from pretrain_bench.harness.running.stage_runner import Retry
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Plan(NamedTuple):
     def not_applicable(self) -> list[PlannedCell]:
         """Cells that make no sense, with their reason."""
         return [cell for cell in self.cells if not cell.stages]
+
+    def lines_on_not_applicable(self) -> list[str]:
+        """One line for each reason why cells are n/a, with their number."""
+        return lines_on_absent(self.not_applicable)
 
     @property
     def remaining(self) -> list[StageState]:
