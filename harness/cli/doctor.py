@@ -36,17 +36,17 @@ def doctor(
     data.
 
     With --on slurm, a job also checks versions, code, runs folder and data on its node; with --on ray, a task does so on each
-    node. Also lists each setting with its
-    origin: an option, an environment variable, bench.yaml, or the default. The exit code is 3 if stages cannot run.
+    node. Also lists each setting with its origin: an option, an environment variable, bench.yaml, or the default.
+    The exit code is 3 if stages cannot run.
     """
     from pretrain_bench.api.configuration import settings_in_force
     from pretrain_bench.api.doctor import raise_if_broken
     from pretrain_bench.harness.cli.console import print_json, table
 
-    given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if _on_command_line(context, n)}
-    settings, rows = settings_in_force(given), pb.doctor(runs, data_roots(data))
     where = pb.Where(on, tuple(slurm or ()), address=address)
     where.check()
+    given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if _on_command_line(context, n)}
+    settings, rows = settings_in_force(given), pb.doctor(runs, data_roots(data))
     if on != "local":
         rows += pb.doctor_of_worker(where, runs, data_roots(data), executor)
     if json:

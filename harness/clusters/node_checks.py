@@ -58,7 +58,7 @@ def checks_of_node(probe: Probe) -> list[Check]:
         try:
             step()
             checks.append(Check(what=what, state="ok", detail=detail))
-        except BenchError as error:
+        except (BenchError, OSError) as error:
             checks.append(Check(what=what, state="broken", detail=str(error)))
     return checks
 

@@ -206,7 +206,8 @@ def work(ticket: str) -> str:
 
 
 def probe_nodes(probe: Probe, address: str | None, seconds: float) -> dict[str, tuple[Check, ...]]:
-    """The checks of each node that is alive, by its address and the start of its id; waits up to `seconds` for all.
+    """The checks of each node that is alive, by its address and the start of its id; waits up to `seconds` for all. Once any node
+    declares a dataset, only nodes that do are checked for it.
 
     Raises as `RayCluster`.
     """
@@ -214,10 +215,17 @@ def probe_nodes(probe: Probe, address: str | None, seconds: float) -> dict[str, 
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 
-        nodes = {n["NodeID"]: f"{n['NodeManagerAddress']} ({n['NodeID'][:6]})" for n in ray.nodes() if n["Alive"]}
+        alive = {n["NodeID"]: n for n in ray.nodes() if n["Alive"]}
+        nodes = {number: f"{n['NodeManagerAddress']} ({number[:6]})" for number, n in alive.items()}
+        declared = {name for n in alive.values() for name in n["Resources"]}
+
+        def text(node: str) -> str:
+            held = alive[node]["Resources"]
+            data = {n: p for n, p in probe.data.items() if DATA_PREFIX + n in held or DATA_PREFIX + n not in declared}
+            return probe.model_copy(update={"data": data}).model_dump_json()
+
         ask = ray.remote(num_cpus=0, max_retries=0)(check_node)
-        text = probe.model_dump_json()
-        tasks = {ask.options(scheduling_strategy=OnNode(node, soft=False)).remote(text): node for node in nodes}
+        tasks = {ask.options(scheduling_strategy=OnNode(node, soft=False)).remote(text(node)): node for node in nodes}
         done, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
         silent = (Check(what="answer", state="missing", detail=f"none in {seconds:.0f} s"),)
         return {nodes[node]: _checks_from(task) if task in done else silent for task, node in tasks.items()}
@@ -228,9 +236,12 @@ def _checks_from(task: Any) -> tuple[Check, ...]:
 
     try:
         return Answer.model_validate_json(ray.get(task)).checks
-    except ray.exceptions.RayError as error:
+    except ray.exceptions.RayTaskError as error:
         detail = f"cannot run stages: {_last_line(error)}; install the same environment, this package included"
         return (Check(what="environment", state="broken", detail=detail),)
+    except ray.exceptions.RayError as error:
+        why = f"the check ended without an answer ({type(error).__name__}): killed, out of memory, or the node was lost"
+        return (Check(what="answer", state="broken", detail=why),)
 
 
 def check_node(probe: str) -> str:

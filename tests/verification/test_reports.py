@@ -157,9 +157,12 @@ def test_printed_numbers_of_clusters_are_those_of_the_report() -> None:
     for printed in (
         f"| {slurm['overhead_packed']['overhead_ms_a_stage']} ms, packed | {ray['overhead_ms_a_stage']} ms |",
         f"| stages per minute, {short['stages']} short ones | {each:.0f} as one job each, {packed:.0f} packed |",
-        f"| {slurm['second_node']['speed_up']} times as fast (stages of 8 s) | {ray['second_node']['speed_up']} times",
+        f"| {slurm['second_node']['speed_up']} times as fast (stages of 0.8 to 8 s) | {ray['second_node']['speed_up']} times",
         f"| {sum(faults['faults'].values())} faults (20 of each kind) in {faults['suites']} suites |",
     ):
         assert printed in text, printed
+    of_nodes = [number for name, number in faults["faults"].items() if name.startswith("slurmd")]
+    others = [number for name, number in faults["faults"].items() if not name.startswith("slurmd")]
+    assert sum(of_nodes) == 20 and set(others) == {20}
     assert set(faults["stages_by_attempts"]) == {"1"}
     assert f"| {faults['stages_by_attempts']['1']:,} stages, each completed once" in text
