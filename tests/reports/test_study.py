@@ -18,6 +18,7 @@ from pretrain_bench.harness.store.bundle import open_store
 from pretrain_bench.harness.store.store import Store, write_json
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.frame import load, load_runs
+from pretrain_bench.reports.analysis.probe_prediction import predictions
 from tests.conftest import Bench
 from tests.reports.stores import rewrite
 from tests.verification.report import ROOT
@@ -91,6 +92,12 @@ def test_the_page_of_probes_says_what_its_records_say(bench: Bench, tmp_path: Pa
         expected = r"\| " + r" +\| ".join(re.escape(row[name]) for name in shown) + r" +\|"
         assert re.search(expected, text), expected
     runs = load_runs(store_of("probe-tiny"))
+    (found,) = predictions(runs)
+    for point in found.points.to_dict("records"):
+        assert re.search(rf"^\| {point['method']} .*\| {point['probe']:.1f} +\|$", text, re.MULTILINE), point
+    assert f"{found.correlation:.2f}, with an interval from {found.low:.2f} to {found.high:.2f}" in " ".join(
+        text.split()
+    )
     needed = effects(runs).groupby("protocol")["seeds_for_1"].agg(["min", "max"]).round().astype(int)
     (low, high), (few, many) = needed.loc["linear"], needed.loc["finetune"]
     assert f"{low} to {high} pre-training seeds by linear probe and {few} to {many} by fine-tuning" in " ".join(

@@ -119,7 +119,6 @@ def test_not_applicable(s3dis_root: Path, cache: Path) -> None:
     assert set(reasons) == {"supervised"} and "which task 's3dis-sem' fine-tunes on" in reasons["supervised"]
 
 
-@pytest.mark.slow
 def test_absent_cells_are_counted_by_reason(done: tuple[list[PlannedCell], Path]) -> None:
     """A suite of five seeds has the same reason many times; one line says it."""
     cell = done[0][0].cell
@@ -139,6 +138,7 @@ def test_a_run_says_why_fewer_stages_run_in_parallel(done: tuple[list[PlannedCel
     assert line_on_workers([], room, 4) is None
 
 
+@pytest.mark.slow
 def test_cells_whose_data_are_not_prepared_are_listed(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
