@@ -205,30 +205,26 @@ def work(ticket: str) -> str:
                 stop.ask()
 
 
-def probe_nodes(probe: Probe, address: str | None, seconds: float) -> dict[str, tuple[Check, ...]]:
-    """The checks of each node that is alive, by its address and the start of its id; waits up to `seconds` for all. Once any node
-    declares a dataset, only nodes that do are checked for it.
+def probe_nodes(probe: Probe, seconds: float) -> dict[str, tuple[Check, ...]]:
+    """The checks of each node of the joined cluster that is alive, by its address and the start of its id; waits up to
+    `seconds` for all. Once any node declares a dataset, only nodes that do are checked for it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 
-    Raises as `RayCluster`.
-    """
-    with joined(address):
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
+    alive = {n["NodeID"]: n for n in ray.nodes() if n["Alive"]}
+    nodes = {number: f"{n['NodeManagerAddress']} ({number[:6]})" for number, n in alive.items()}
+    declared = {name for n in alive.values() for name in n["Resources"]}
 
-        alive = {n["NodeID"]: n for n in ray.nodes() if n["Alive"]}
-        nodes = {number: f"{n['NodeManagerAddress']} ({number[:6]})" for number, n in alive.items()}
-        declared = {name for n in alive.values() for name in n["Resources"]}
+    def text(node: str) -> str:
+        held = alive[node]["Resources"]
+        data = {n: p for n, p in probe.data.items() if DATA_PREFIX + n in held or DATA_PREFIX + n not in declared}
+        return probe.model_copy(update={"data": data}).model_dump_json()
 
-        def text(node: str) -> str:
-            held = alive[node]["Resources"]
-            data = {n: p for n, p in probe.data.items() if DATA_PREFIX + n in held or DATA_PREFIX + n not in declared}
-            return probe.model_copy(update={"data": data}).model_dump_json()
-
-        ask = ray.remote(num_cpus=0, max_retries=0)(check_node)
-        tasks = {ask.options(scheduling_strategy=OnNode(node, soft=False)).remote(text(node)): node for node in nodes}
-        done, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
-        silent = (Check(what="answer", state="missing", detail=f"none in {seconds:.0f} s"),)
-        return {nodes[node]: _checks_from(task) if task in done else silent for task, node in tasks.items()}
+    ask = ray.remote(num_cpus=0, max_retries=0)(check_node)
+    tasks = {ask.options(scheduling_strategy=OnNode(node, soft=False)).remote(text(node)): node for node in nodes}
+    done, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
+    silent = (Check(what="answer", state="missing", detail=f"none in {seconds:.0f} s"),)
+    return {nodes[node]: _checks_from(task) if task in done else silent for task, node in tasks.items()}
 
 
 def _checks_from(task: Any) -> tuple[Check, ...]:
@@ -300,10 +296,10 @@ def joined(address: str | None) -> Iterator[None]:
 
 def gives_gpus(address: str | None) -> bool:
     """Whether a node of the cluster has a GPU. Raises as `RayCluster`."""
-    with joined(address):
-        import ray
+    connect(address)
+    import ray
 
-        return bool(ray.cluster_resources().get("GPU", 0))
+    return bool(ray.cluster_resources().get("GPU", 0))
 
 
 def job_name(task: str) -> str:

@@ -70,25 +70,30 @@ def doctor_of_worker(
     where.check()
     store, (roots, _) = folder_to_write(runs), parse_data_options(root_options(data), "--data")
     store.check_writable()
-    device = where.settings(Settings()).device.replace("auto", "cpu")
-    job = cluster_job(store, executor, device, RunOptions())
     if where.on == "ray":
-        return _ray_nodes(job, roots, where.address, seconds)
+        from pretrain_bench.harness.clusters.ray_cluster import joined
+
+        with joined(where.address):
+            return _ray_nodes(_job(where, store, executor), roots, seconds)
     from pretrain_bench.harness.clusters.driver import probe_worker
 
-    result = probe_worker(store, job, roots, where.slurm_options(), seconds)
+    result = probe_worker(store, _job(where, store, executor), roots, where.slurm_options(), seconds)
     if result.checks is None:
         return [Diagnosis("worker", "missing", f"job {result.job} has not answered in {seconds:.0f} s: {result.state}")]
     return [Diagnosis(f"worker: {check.what}", check.state, check.detail) for check in result.checks]
 
 
-def _ray_nodes(job: Job, roots: Mapping[str, Path], address: str | None, seconds: float) -> list[Diagnosis]:
+def _job(where: Where, store: Store, executor: str) -> Job:
+    return cluster_job(store, executor, where.settings(Settings()).device.replace("auto", "cpu"), RunOptions())
+
+
+def _ray_nodes(job: Job, roots: Mapping[str, Path], seconds: float) -> list[Diagnosis]:
     """One line for a node that is in order, else its problems."""
     from pretrain_bench.harness.clusters.node_checks import probe_of
     from pretrain_bench.harness.clusters.ray_cluster import probe_nodes
 
     found = []
-    for node, checks in probe_nodes(probe_of(job, roots), address, seconds).items():
+    for node, checks in probe_nodes(probe_of(job, roots), seconds).items():
         problems = [c for c in checks if c.state != "ok"]
         found += [Diagnosis(f"{node}: {c.what}", c.state, c.detail) for c in problems] or [
             Diagnosis(f"Ray node {node}", "ok", ", ".join(c.what for c in checks[1:]))

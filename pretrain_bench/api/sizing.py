@@ -97,11 +97,11 @@ def estimate_line(left: list[StageState]) -> str:
 
 def line_on_workers(left: Iterable[StageState], capacity: Capacity, workers: int) -> str | None:
     """A line that says why fewer than `workers` of these stages run in parallel on this machine; None if that many fit."""
-    demands = {demand(stage.planned, capacity) for stage in left}
-    at_once = max((capacity.holds(need) for need in demands), default=workers)
+    holds = {need: capacity.holds(need) for need in {demand(stage.planned, capacity) for stage in left}}
+    at_once = max(holds.values(), default=workers)
     if at_once >= workers:
         return None
-    smallest = max(demands, key=capacity.holds)
+    smallest = max(holds, key=holds.__getitem__)
     parts = [
         f"{smallest.cpus} of {capacity.cpus} processors (threads and loader workers)",
         f"{smallest.memory_mib / 1024:.1f} of {capacity.memory_mib / 1024:.1f} GiB",

@@ -91,18 +91,14 @@ def test_the_page_of_probes_says_what_its_records_say(bench: Bench, tmp_path: Pa
         shown = ("method", "selected", "n", "vs. scratch", "verdict")
         expected = r"\| " + r" +\| ".join(re.escape(row[name]) for name in shown) + r" +\|"
         assert re.search(expected, text), expected
-    runs = load_runs(store_of("probe-tiny"))
+    runs, words = load_runs(store_of("probe-tiny")), " ".join(text.split())
     (found,) = predictions(runs)
     for point in found.points.to_dict("records"):
         assert re.search(rf"^\| {point['method']} .*\| {point['probe']:.1f} +\|$", text, re.MULTILINE), point
-    assert f"{found.correlation:.2f}, with an interval from {found.low:.2f} to {found.high:.2f}" in " ".join(
-        text.split()
-    )
+    assert f"{found.correlation:.2f}, with an interval from {found.low:.2f} to {found.high:.2f}" in words
     needed = effects(runs).groupby("protocol")["seeds_for_1"].agg(["min", "max"]).round().astype(int)
     (low, high), (few, many) = needed.loc["linear"], needed.loc["finetune"]
-    assert f"{low} to {high} pre-training seeds by linear probe and {few} to {many} by fine-tuning" in " ".join(
-        text.split()
-    )
+    assert f"{low} to {high} pre-training seeds by linear probe and {few} to {many} by fine-tuning" in words
     assert len(runs) == 183 and set(runs["outcome"]) == {"ok"}
     spent: dict[str, list[float]] = {}
     for record in store_of("probe-tiny").records():
@@ -111,8 +107,8 @@ def test_the_page_of_probes_says_what_its_records_say(bench: Bench, tmp_path: Pa
     total = {kind: sum(seconds) for kind, seconds in spent.items()}
     probing = (total["features"] + total["linear"]) / 60
     said = f"pre-trainings took {total['pretrain'] / 60:.0f} CPU-minutes, features and probes {probing:.0f}"
-    assert said in " ".join(text.split())
-    assert f"took {total['finetune'] / len(spent['finetune']):.0f} on the same machine" in " ".join(text.split())
+    assert said in words
+    assert f"took {total['finetune'] / len(spent['finetune']):.0f} on the same machine" in words
 
 
 def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> None:

@@ -131,17 +131,8 @@ def test_records_are_those_of_this_machine(
 @needs_ray
 @pytest.mark.slow
 def test_doctor_checks_each_node(ray_cluster_of_two: Any, bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
-    command = (
-        "doctor",
-        "--on",
-        "ray",
-        "--address",
-        ray_cluster_of_two.address,
-        "--executor",
-        "local",
-        "--runs",
-        "runs",
-    )
+    where = ["--address", ray_cluster_of_two.address, "--executor", "local", "--runs", "runs"]
+    command = ["doctor", "--on", "ray", *where]
     found = json.loads(bench(*command, "--data", f"s3dis={s3dis_root}", "--json").stdout)["checks"]
     nodes = [row for row in found if row["what"].startswith("Ray node ")]
     assert len({row["what"] for row in nodes}) == 2
