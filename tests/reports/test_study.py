@@ -83,14 +83,20 @@ def test_the_page_of_probes_says_what_its_records_say(bench: Bench, tmp_path: Pa
     """The table is that of the report; differences, rank correlation, seeds and costs are those of the records."""
     out, text = tmp_path / "report", (STUDY / "probes.md").read_text()
     bench("report", "--runs", str(bundle("probe-tiny")), "--no-page", "--out", str(out))
-    rows = [line for line in (out / "synthetic-probes.md").read_text().splitlines() if line.startswith("|")]
-    assert len(rows) == 13 and all(row in text for row in rows)
-    (tuned,) = [p for p in out.glob("table-*.md") if "linear" not in p.name]
-    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in tuned.read_text().splitlines() if line[:1] == "|"]
-    for row in (dict(zip(cells[0], line, strict=True)) for line in cells[2:]):
-        shown = ("method", "selected", "n", "vs. scratch", "verdict")
-        expected = r"\| " + r" +\| ".join(re.escape(row[name]) for name in shown) + r" +\|"
-        assert re.search(expected, text), expected
+    printed = json.loads((out / "synthetic-probes.json").read_text())
+    (tuned,) = [p for p in out.glob("table-*.json") if "linear" not in p.name]
+    assert len(printed) == 11
+    for rows, shown in (
+        (printed, ("method", "5%", "20%", "100%")),
+        (json.loads(tuned.read_text()), ("method", "selected", "n", "vs. scratch", "verdict")),
+    ):
+        for row in rows:
+            expected = r"\| " + r" +\| ".join(re.escape(str(row[name])) for name in shown) + r" +\|"
+            assert re.search(expected, text), expected
+    costs = [[float(part) for part in row["CPU-s: features + probe"].split(" + ")] for row in printed]
+    features, probes = zip(*costs, strict=True)
+    assert (round(min(probes)), round(max(probes))) == (1, 3) and "A probe took 1 to 3 CPU-seconds" in text
+    assert min(features) >= 9 and max(features) <= 20 and "after 9 to 20 for features" in text
     runs, words = load_runs(store_of("probe-tiny")), " ".join(text.split())
     (found,) = predictions(runs)
     for point in found.points.to_dict("records"):
