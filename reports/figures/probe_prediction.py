@@ -23,9 +23,10 @@ def prediction_words(prediction: Prediction) -> str:
     if not np.isfinite(prediction.correlation):
         return prediction.verdict
     interval = f" [{prediction.low:.2f}, {prediction.high:.2f}]" if np.isfinite(prediction.low) else ""
+    places = "one task and ratio" if prediction.panels == 1 else f"{prediction.panels} tasks and ratios"
     return (
-        f"rank correlation {prediction.correlation:.2f}{interval} over {prediction.methods} methods, {prediction.panels} tasks "
-        f"and ratios, at least {prediction.seeds} seed{'s' * (prediction.seeds > 1)} of each: {prediction.verdict}"
+        f"rank correlation {prediction.correlation:.2f}{interval} over {prediction.methods} methods, {places}, "
+        f"at least {prediction.seeds} seed{'s' * (prediction.seeds > 1)} of each: {prediction.verdict}"
     )
 
 
