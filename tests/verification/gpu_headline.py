@@ -31,7 +31,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Ledger, Step, Usage, read_events
-from pretrain_bench.harness.executors.base import thread_variables
+from pretrain_bench.harness.executors.base import library_variables
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.estimate import History, steps_of
 from pretrain_bench.harness.planning.planner import stages_of
@@ -78,7 +78,7 @@ def run_stage(root: Path, planned: PlannedStage, parents: dict[str, Path], secon
     command = [sys.executable, "-m", "pretrain_bench.methods.stage", planned.spec.kind, "--root", str(root)]
     with (root / "log.txt").open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **thread_variables(planned.spec.threads)}
+            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **library_variables(planned.spec.threads)}
         )
         for patience, number in ((seconds, signal.SIGTERM), (120.0, signal.SIGKILL)):
             try:

@@ -5,11 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pretrain_bench.benchmarks.input.voxelise import IGNORE, quantise, to_cells, voxel_labels
+from pretrain_bench.benchmarks.input.voxelise import IGNORE, bounds, quantise, to_cells, voxel_labels
 
 
 def test_floor_is_true_floor() -> None:
     assert to_cells(np.array([[-0.01, 0.0, 0.19]]), 0.1).tolist() == [[-1, 0, 1]]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(hnp.arrays(st.sampled_from([np.uint8, np.int64, np.float32]), st.tuples(st.integers(1, 60), st.just(3))))
+def test_bounds_are_the_lowest_and_highest_corner(points: np.ndarray) -> None:
+    low, high = bounds(points)
+    assert low.dtype == high.dtype == points.dtype
+    np.testing.assert_array_equal(low, points.min(axis=0))
+    np.testing.assert_array_equal(high, points.max(axis=0))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pretrain_bench as pb
 from pretrain_bench.benchmarks.specs.probes import LinearProbe
 from pretrain_bench.benchmarks.support.locks import host
 from pretrain_bench.harness.contract.events import EventWriter, Start, Step
-from pretrain_bench.harness.executors.base import Allocation, StageLaunch, StageLife, Stop
+from pretrain_bench.harness.executors.base import Allocation, StageLaunch, StageLife, Stop, library_variables
 from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.account import StageAccount
@@ -40,6 +41,21 @@ def test_a_stage_finds_the_packages_and_gpus_of_this_process(tmp_path: Path, mon
     }
     assert found["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b" and "secret" not in found.values()
     assert stage_environment()["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="variables of glibc")
+def test_a_stage_reuses_freed_memory_instead_of_asking_the_system_for_new_pages() -> None:
+    code = (
+        "import numpy, resource\n"
+        "for _ in range(50): [numpy.ones(2_000_000) for _ in range(5)]\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+    )
+
+    def page_faults(variables: dict[str, str]) -> int:
+        run = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, check=True)
+        return int(run.stdout)
+
+    assert page_faults(library_variables(1)) < page_faults({}) / 2
 
 
 @pytest.mark.slow
