@@ -204,6 +204,11 @@ def search_map(in_coordinates: Tensor, out_coordinates: Tensor, kernel_size: int
     duplicates.
     """
     offsets = kernel_offsets(kernel_size).tolist()
+    if step > 1 and not any(bool((c[:, 1:] % step).any()) for c in (in_coordinates, out_coordinates)):
+        # In units of the step, the table of a coarse level has few cells to fill.
+        unit = torch.tensor([1, step, step, step], device=in_coordinates.device)
+        in_coordinates = torch.div(in_coordinates, unit, rounding_mode="floor")
+        out_coordinates, step = torch.div(out_coordinates, unit, rounding_mode="floor"), 1
     reach = step * (kernel_size // 2 if kernel_size % 2 else kernel_size - 1)
     index = CoordinateIndex(in_coordinates, reach)
     query = index.query(out_coordinates)
