@@ -165,7 +165,7 @@ def test_procedural_datasets_have_the_sizes_of_the_profiles() -> None:
             with pytest.raises(WrongUse, match="has no size 'huge'; it has nano, smoke, tiny"):
                 dataset.sized("huge")
     for name in available(Profile):
-        assert find(Profile, name).world in ("smoke", "tiny")
+        assert find(Profile, name).world in ("smoke", "tiny", "study")
 
 
 def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path: Path) -> None:
