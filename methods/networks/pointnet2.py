@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 ORIGIN_SQUARED = 1e-3
-PAIRS_AT_ONCE = 1 << 24
-"""The most distances between centres and points in memory at once."""
+PAIRS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 24}
+"""The most distances between centres and points in memory at once; on a CPU they fit its cache."""
 
 
 class PointLevel(NamedTuple):
@@ -43,9 +43,9 @@ def furthest_point_sample(points: Tensor, count: int, skip_origin: bool = False)
     if skip_origin:
         distance[points.pow(2).sum(2) <= ORIGIN_SQUARED] = -1.0
     last = chosen[:, 0]
-    lines = torch.arange(batch, device=points.device)
+    axes, lines = points.permute(2, 0, 1).contiguous(), torch.arange(batch, device=points.device)
     for place in range(1, count):
-        distance = torch.minimum(distance, _squared(points, points[lines, last][:, None])[:, :, 0])
+        distance = torch.minimum(distance, _squared(axes.unbind(), axes[:, lines, last, None].unbind()))
         last = _first_largest(distance)
         chosen[:, place] = last
     return chosen
@@ -56,9 +56,13 @@ def _first_largest(values: Tensor) -> Tensor:
     return (values == values.amax(1, keepdim=True)).to(torch.uint8).argmax(1)
 
 
-def _squared(points: Tensor, centres: Tensor) -> Tensor:
-    """(B, N, M) squared distances, summed axis by axis so that the distance of equal points is exactly zero."""
-    return sum((points[:, :, None, a] - centres[:, None, :, a]).pow(2) for a in range(3))  # type: ignore[return-value]
+def _squared(one: Sequence[Tensor], two: Sequence[Tensor]) -> Tensor:
+    """Squared distances of points given as x, y and z, which are broadcast against each other; summed axis by axis, so that the
+    distance of equal points is exactly zero."""
+    total, *others = ((a - b).pow_(2) for a, b in zip(one, two, strict=True))
+    for square in others:
+        total += square
+    return total
 
 
 @torch.no_grad()
@@ -69,14 +73,15 @@ def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> Te
     """
     batch, centre_count, _ = centres.shape
     neighbours = torch.zeros((batch, centre_count, count), dtype=torch.int64, device=points.device)
-    at_once = max(1, PAIRS_AT_ONCE // max(1, points.shape[1]))
+    at_once = max(1, PAIRS_AT_ONCE[points.device.type] // max(1, points.shape[1]))
+    # Squared in the points' dtype, float32, as in the CUDA kernels of the original.
+    limit = torch.tensor(radius, dtype=points.dtype).pow(2).item()
+    axes = points.permute(2, 0, 1).contiguous()
     for item in range(batch):
         for start in range(0, centre_count, at_once):
-            part = centres[item : item + 1, start : start + at_once]
-            # Squared in the points' dtype, float32, as in the CUDA kernels of the original.
-            limit = torch.tensor(radius, dtype=points.dtype).pow(2).item()
-            near = (_squared(points[item : item + 1], part)[0].t() < limit).nonzero()
-            neighbours[item, start : start + part.shape[1]] = _first_of_each(near, part.shape[1], count)
+            part = centres[item, start : start + at_once]
+            near = (_squared(part[:, None].unbind(2), axes[:, item, None].unbind()) < limit).nonzero()
+            neighbours[item, start : start + len(part)] = _first_of_each(near, len(part), count)
     return neighbours
 
 
@@ -143,7 +148,8 @@ class FeaturePropagation(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor, fine_features: Tensor, coarse_features: Tensor) -> Tensor:
         """Fine and coarse points (B, N, 3), (B, M, 3) and their features (B, N, C), (B, M, D) to features (B, N, C'); M >= 3."""
-        distance, nearest = _squared(coarse, fine).transpose(1, 2).topk(3, dim=2, largest=False)
+        squared = _squared(coarse[:, :, None].unbind(3), fine[:, None].unbind(3))
+        distance, nearest = squared.transpose(1, 2).topk(3, dim=2, largest=False)
         weight = 1 / (distance.clamp_min(0).sqrt() + 1e-8)
         weight = weight / weight.sum(2, keepdim=True)
         carried = (gather_rows(coarse_features, nearest) * weight[..., None]).sum(2)
