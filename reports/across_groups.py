@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.answers import Answer, answers, answers_over_tasks
 from pretrain_bench.reports.analysis.budgets import budget_words
+from pretrain_bench.reports.analysis.claims import claims
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, PLOTTED
 from pretrain_bench.reports.analysis.cost import with_hours
+from pretrain_bench.reports.analysis.curves import Curves
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import Family, families
 from pretrain_bench.reports.analysis.frame import Loaded
@@ -45,6 +47,7 @@ from pretrain_bench.reports.page import plotly_figures
 from pretrain_bench.reports.page.html import PagePicture, PageTable
 from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
+from pretrain_bench.reports.tables.claims_table import CLAIMS_TITLE, claims_table
 from pretrain_bench.reports.tables.cost_table import cost_table
 from pretrain_bench.reports.tables.effect_cells import EffectColumn
 from pretrain_bench.reports.tables.formats import write_csv, write_data
@@ -100,11 +103,17 @@ class AcrossGroups(NamedTuple):
     answers: list[tuple[str, Answer]]
 
 
-def write_across_groups(loaded: Loaded, files: ReportFiles, with_published: bool, page: bool) -> AcrossGroups:
-    """Write everything that spans groups; real and synthetic runs are kept apart. Only a page needs interactive figures."""
+CurvesOf = Callable[["pd.DataFrame"], Curves]
+
+
+def write_across_groups(
+    loaded: Loaded, curves_of: CurvesOf, files: ReportFiles, with_published: bool, page: bool
+) -> AcrossGroups:
+    """Write everything that spans groups; real and synthetic runs are kept apart. `curves_of` reads the validation curves of
+    runs. Only a page needs interactive figures."""
     result = AcrossGroups([], [], [], [])
     for _, runs in loaded.runs.groupby("synthetic") if len(loaded.runs) else []:
-        writer = _AcrossGroupsWriter(loaded, runs, files, with_published, page)
+        writer = _AcrossGroupsWriter(loaded, runs, curves_of, files, with_published, page)
         writer.write_tables()
         writer.write_figures()
         own = [*answers(writer.effects), *answers_over_tasks(writer.over_tasks)]
@@ -119,7 +128,13 @@ class _AcrossGroupsWriter:
     """Writes the tables and figures of the real or of the synthetic runs of a store."""
 
     def __init__(
-        self, loaded: Loaded, runs: pd.DataFrame, files: ReportFiles, with_published: bool, page: bool
+        self,
+        loaded: Loaded,
+        runs: pd.DataFrame,
+        curves_of: CurvesOf,
+        files: ReportFiles,
+        with_published: bool,
+        page: bool,
     ) -> None:
         self.synthetic = bool(runs["synthetic"].iloc[0])
         self.loaded, self.runs, self.files, self.page = loaded, runs, files, page
@@ -132,6 +147,7 @@ class _AcrossGroupsWriter:
         self.best = effects(families_as_published(runs), loaded.failed_pretrainings, BEST)
         self.best_families = {tuple(family.key.values()): family for family in families(self.best)}
         self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
+        self.claims = claims(runs, curves_of)
         self.tables: list[PageTable] = []
         self.pictures: list[PagePicture] = []
 
@@ -159,6 +175,7 @@ class _AcrossGroupsWriter:
             title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}{contaminated_rows(under)}"
             self._add_table(f"tasks{number}", title, task_table(over))
         for name, title, table in (
+            ("claims", CLAIMS_TITLE, claims_table(self.claims)),
             ("probes", PROBE_TITLE, probe_table(self.effects, self.runs)),
             ("published", PUBLISHED_TITLE, published_table(self.effects) if self.list_published else self.effects[:0]),
             ("datasets", "Pre-trained on the task's dataset, or on another", source_table(self.effects)),
@@ -167,7 +184,7 @@ class _AcrossGroupsWriter:
             if len(table):
                 marks = parts_of_test_splits(self.runs) + contaminated_rows(self.runs)
                 parts = marks if name == "datasets" else ""
-                equal = "" if name == "published" else f"; {budget_words(self.runs)}{parts}"
+                equal = "" if name in ("claims", "published") else f"; {budget_words(self.runs)}{parts}"
                 self._add_table(name, f"{title}{equal}", table)
 
     def write_figures(self) -> None:

@@ -145,6 +145,15 @@ def welch_p(ours: NDArray[np.float64], base: NDArray[np.float64]) -> float:
     return float(_welch(ours, base).pvalue)
 
 
+def welch_greater_p(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
+    """One-sided p of Welch's test that the mean of `one` exceeds that of `two`; NaN as for `welch_p`."""
+    from scipy import stats
+
+    if not _testable(one, two):
+        return float("nan")
+    return float(stats.ttest_ind(one, two, equal_var=False, alternative="greater").pvalue)
+
+
 TESTED = ("differs", "not distinguishable")
 
 

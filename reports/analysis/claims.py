@@ -1,0 +1,255 @@
+"""The paper's numeric statements, tested on runs of the same cells (docs/study/design.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
+from pretrain_bench.reports.analysis.columns import UNIT
+from pretrain_bench.reports.analysis.convergence import WITHIN_POINTS
+from pretrain_bench.reports.analysis.curves import Curve, Curves
+from pretrain_bench.reports.analysis.method_cards import BASELINE
+from pretrain_bench.reports.analysis.scores import headline_checkpoint
+from pretrain_bench.reports.analysis.statistics import (
+    ALPHA,
+    BOOTSTRAP_SEED,
+    CONFIDENCE,
+    EQUIVALENCE_MARGIN,
+    Estimate,
+    difference,
+    holm,
+    tost,
+    welch_greater_p,
+    welch_p,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = Path(__file__).parent.parent / "published" / "claims.yaml"
+HOLDS, FAILS, CANNOT_TELL = "holds", "does not hold", "cannot tell"
+SAME_DATA_MARGIN = 0.5
+"""Points within which the paper's differences on ScanNet with all labels lie."""
+RATIOS = ("5%", "20%", "100%")
+"""Label ratios over which a gain's spread and lowest value are compared."""
+RIVALS = ("pointcontrast", "csc")
+EARLY, ORDERED = 0.05, 0.1
+"""Shares of the fine-tuning steps at which curves are read: 1,000 and 2,000 of the paper's 20,000."""
+DRAWS = 10_000
+LEAST_SEEDS, LEAST_METHODS = 3, 3
+ONE_SETTING = ["budget", "profile"]
+
+Units = Mapping[str, Mapping[int, float]]
+"""Method to pre-training seed to the mean score of its fine-tunings, in per cent."""
+
+
+class Claim(Spec):
+    """A statement of the paper, and how it is tested here."""
+
+    family: Literal["A", "B", "C", "D", "E", "F"]
+    test: Literal["better", "equivalent", "smallest_spread", "greatest_low", "early", "order"]
+    task: Name
+    method: Name | None = None
+    gain: float | None = None
+
+
+class Tested(NamedTuple):
+    """The result of a test: the estimate; p for the claim and for its opposite, without correction, NaN if the verdict does not
+    rest on p values; and the verdict unless a corrected p decides."""
+
+    value: Estimate
+    p: float = float("nan")
+    p_opposite: float = float("nan")
+    verdict: str = CANNOT_TELL
+
+
+@cache
+def published_claims() -> tuple[Claim, ...]:
+    """The statements of `reports/published/claims.yaml`, in order."""
+    return TypeAdapter(tuple[Claim, ...]).validate_python(yaml.safe_load(FILE.read_text()))
+
+
+def claims(runs: pd.DataFrame, curves_of: Callable[[pd.DataFrame], Curves]) -> pd.DataFrame:
+    """One row for each statement whose cells these fine-tunings cover, for each budget and profile.
+
+    Columns: `family`, `test`, `task`, `method` (empty: all); `published`, the difference that the paper states, if any;
+    `value` with `low` and `high`, a difference in points, a share of bootstrap samples or a rank correlation; `n`, the number of
+    pre-training seeds, the fewest of a method; `p` and `p_holm`, corrected within the family; `verdict`.
+
+    A statement about a method is left out without runs of it or of scratch, and if its cells were run under two conditions, which
+    are never averaged. `curves_of` reads the validation curves of runs.
+    """
+    import pandas as pd
+
+    tuned = runs[(runs["protocol"] == FINETUNE) & (runs["outcome"] == "ok")] if len(runs) else runs
+    tables = []
+    for (budget, profile), mine in tuned.groupby(ONE_SETTING) if len(tuned) else []:
+        rows = []
+        for claim in published_claims():
+            found = _tested(claim, mine, curves_of)
+            if found is not None:
+                named = {**claim.model_dump(), "method": claim.method or ""}
+                rows.append({**named, "budget": budget, "profile": profile, **found._asdict()})
+        if rows:
+            tables.append(_with_verdicts(pd.DataFrame(rows)))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The corrected p values, and the verdicts that follow from them."""
+    values: list[Estimate] = rows.pop("value").tolist()
+    rows = rows.assign(**{name: [getattr(v, name) for v in values] for name in ("low", "high", "n")})
+    rows.insert(0, "value", [v.mean for v in values])
+    for column in ("p", "p_opposite"):
+        rows[f"{column}_holm"] = rows.groupby("family")[column].transform(lambda p: holm(p.to_numpy()))
+    rows.loc[rows["p_holm"] < ALPHA, "verdict"] = HOLDS
+    rows.loc[rows["p_opposite_holm"] < ALPHA, "verdict"] = FAILS
+    return rows.rename(columns={"gain": "published"})
+
+
+def _tested(claim: Claim, runs: pd.DataFrame, curves_of: Callable[[pd.DataFrame], Curves]) -> Tested | None:
+    mine = runs[runs["task"] == claim.task]
+    if claim.test in ("smallest_spread", "greatest_low"):
+        ratios = [_units(mine[mine["label_ratio"] == ratio]) for ratio in RATIOS]
+        return _over_ratios(claim, ratios)
+    mine = mine[mine["label_ratio"] == "100%"]
+    units = _units(mine)
+    if claim.test == "order":
+        return _order(units, curves_of(mine)) if len(units) >= LEAST_METHODS else None
+    if claim.method not in units or BASELINE not in units:
+        return None
+    ours, base = _values(units[claim.method]), _values(units[BASELINE])
+    if claim.test == "better":
+        return better(ours, base)
+    if claim.test == "equivalent":
+        return equivalent(ours, base)
+    early = _at_share(curves_of(mine[mine["method"] == claim.method]), EARLY).get(claim.method)
+    return None if early is None else reached(_values(early), base)
+
+
+def _units(runs: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """Empty if the runs have several conditions; without methods that have several rows."""
+    if runs["conditions"].nunique() != 1:
+        return {}
+    column = f"score_{headline_checkpoint(runs)}"
+    units: dict[str, dict[int, float]] = {}
+    for method, mine in runs[runs[column].notna()].groupby("method"):
+        if mine["row"].nunique() == 1:
+            means = mine.groupby(UNIT)[column].mean()
+            units[str(method)] = dict(zip(means.index.tolist(), (100 * means).tolist(), strict=True))
+    return units
+
+
+def _values(by_seed: Mapping[int, float]) -> NDArray[np.float64]:
+    return np.array([by_seed[seed] for seed in sorted(by_seed)])
+
+
+def better(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Tested:
+    """Whether `ours` is better than `base`; not so if it is worse, or equivalent within a point."""
+    gap, p = difference(ours, base), welch_p(ours, base)
+    verdict = FAILS if tost(ours, base, EQUIVALENCE_MARGIN).equivalent else CANNOT_TELL
+    return (
+        Tested(gap, p if gap.mean > 0 else 1.0, p if gap.mean < 0 else 1.0, verdict) if np.isfinite(p) else Tested(gap)
+    )
+
+
+def equivalent(ours: NDArray[np.float64], base: NDArray[np.float64], margin: float = SAME_DATA_MARGIN) -> Tested:
+    """Whether two means differ by less than `margin`; not so if they differ by more, in either direction."""
+    outside = min(welch_greater_p(ours, base + margin), welch_greater_p(base, ours + margin))
+    return Tested(difference(ours, base), tost(ours, base, margin).p, min(1.0, 2 * outside))
+
+
+def reached(early: NDArray[np.float64], final: NDArray[np.float64], within: float = WITHIN_POINTS) -> Tested:
+    """Whether early scores are not lower than final ones less `within` points (one-sided); the estimate is their difference."""
+    goal = final - within
+    return Tested(difference(early, final), welch_greater_p(early, goal), welch_greater_p(goal, early))
+
+
+def _over_ratios(claim: Claim, ratios: Sequence[Units]) -> Tested | None:
+    """The share of bootstrap samples of the seeds in which the method leads its rivals."""
+    assert claim.method is not None
+    named = (claim.method, *RIVALS)
+    if any(method not in units for method in (*named, BASELINE) for units in ratios):
+        return None
+    tables = []  # for each method (seeds, ratios): the ratios share a pre-training, so a seed is drawn with all of them
+    for method in (*named, BASELINE):
+        seeds = sorted(set.intersection(*(set(units[method]) for units in ratios)))
+        tables.append(np.array([[units[method][s] for units in ratios] for s in seeds]).reshape(-1, len(ratios)))
+    n = min(len(table) for table in tables)
+    if n < LEAST_SEEDS:
+        return Tested(Estimate(float("nan"), float("nan"), float("nan"), n))
+    share = leads(tables[:-1], tables[-1], claim.test == "smallest_spread")
+    verdict = HOLDS if share >= CONFIDENCE else FAILS if share < ALPHA else CANNOT_TELL
+    return Tested(Estimate(share, float("nan"), float("nan"), n), verdict=verdict)
+
+
+def leads(methods: Sequence[NDArray[np.float64]], base: NDArray[np.float64], by_spread: bool) -> float:
+    """The share of bootstrap samples of the seeds in which the first of `methods`, each (seeds, ratios) in per cent, has the
+    smallest standard deviation over ratios of its mean gains, or else the greatest lowest gain. Seeded."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+
+    def means(table: NDArray[np.float64]) -> NDArray[np.float64]:
+        return table[rng.integers(len(table), size=(DRAWS, len(table)))].mean(1)
+
+    scratch = means(base)
+    gains = [means(table) - scratch for table in methods]
+    values = np.array([-g.std(1, ddof=1) if by_spread else g.min(1) for g in gains])
+    return float((values[0] > values[1:].max(0)).mean())
+
+
+def _at_share(curves: Curves, share: float) -> dict[str, dict[int, float]]:
+    """Method to pre-training seed to the mean score at this share of the steps, in per cent; without runs that were not validated
+    there."""
+    at: dict[str, dict[int, list[float]]] = {}
+    for runs in curves.values():
+        for curve in runs:
+            score = _score_at(curve, share)
+            if score is not None:
+                at.setdefault(curve.method, {}).setdefault(curve.pretrain_seed, []).append(100 * score)
+    return {m: {s: float(np.mean(v)) for s, v in by_seed.items()} for m, by_seed in at.items()}
+
+
+def _score_at(curve: Curve, share: float) -> float | None:
+    wanted = round(share * curve.steps[-1])
+    return next((v for s, v in zip(curve.steps, curve.scores, strict=True) if s == wanted), None)
+
+
+def _order(final: Units, curves: Curves) -> Tested | None:
+    """The rank correlation of the methods' means early and in the end, with a bootstrap interval over seeds."""
+    early = _at_share(curves, ORDERED)
+    methods = [m for m in sorted(final) if m in early]
+    pairs = [np.array([(early[m][s], final[m][s]) for s in sorted(early[m]) if s in final[m]]) for m in methods]
+    n = min((len(p) for p in pairs), default=0)
+    if len(methods) < LEAST_METHODS:
+        return None
+    if n < LEAST_SEEDS:
+        return Tested(Estimate(float("nan"), float("nan"), float("nan"), n))
+    value, low, high = rank_correlation(pairs)
+    return Tested(Estimate(value, low, high, n), verdict=HOLDS if low > 0 else FAILS if high < 0 else CANNOT_TELL)
+
+
+def rank_correlation(pairs: Iterable[NDArray[np.float64]]) -> tuple[float, float, float]:
+    """Spearman's correlation of the methods' mean early and final scores, each (seeds, 2), and its 95 % interval: a seeded
+    bootstrap of the seeds of each method."""
+    from scipy.stats import rankdata
+
+    rng, pairs = np.random.default_rng(BOOTSTRAP_SEED), list(pairs)
+    observed = np.array([p.mean(0) for p in pairs])
+    drawn = np.stack([p[rng.integers(len(p), size=(DRAWS, len(p)))].mean(1) for p in pairs], axis=1)
+
+    def correlation(means: NDArray[np.float64]) -> NDArray[np.float64]:
+        ranks = rankdata(means, axis=-2)
+        centred = ranks - ranks.mean(-2, keepdims=True)
+        return np.asarray(centred.prod(-1).sum(-1) / np.sqrt((centred**2).sum(-2).prod(-1)))
+
+    low, high = np.nanquantile(correlation(drawn), [ALPHA / 2, 1 - ALPHA / 2])
+    return float(correlation(observed)), float(low), float(high)

@@ -1,0 +1,61 @@
+"""The paper's statements and what these runs say about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pretrain_bench.reports.tables.wording import format_budget
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLAIMS_TITLE = (
+    "The paper's statements on these runs: difference from scratch in points with its 95 % interval, p with Holm's correction "
+    "within a family, n pre-training seeds"
+)
+STATEMENTS = {
+    "better": "{method} better than scratch{published}",
+    "equivalent": "{method} within ±0.5 of scratch",
+    "smallest_spread": "{method}: smallest spread of gains",
+    "greatest_low": "{method}: greatest lowest gain",
+    "early": "{method} reaches scratch at 5 % of steps",
+    "order": "final order visible at 10 % of steps",
+}
+"""What the paper says, by test."""
+
+
+def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
+    """One row for each statement of `analysis.claims.claims`, as text. `here` has the difference and its interval; about label
+    ratios the share of bootstrap samples in which the method leads; about the order the rank correlation."""
+    import pandas as pd
+
+    rows = []
+    for claim in claims.to_dict("records"):
+        paper = "" if math.isnan(claim["published"]) else f" ({claim['published']:+.1f})"
+        rows.append(
+            {
+                "": claim["family"],
+                "task": claim["task"],
+                "statement": STATEMENTS[str(claim["test"])].format(method=claim["method"], published=paper),
+                "here": _found(claim),
+                "p": "-" if math.isnan(claim["p_holm"]) else f"{claim['p_holm']:.3f}",
+                "n": claim["n"],
+                "verdict": claim["verdict"],
+                "budget": format_budget(claim["budget"], claim["profile"]),
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.drop(columns="budget") if len(table) and table["budget"].nunique() == 1 else table
+
+
+def _found(claim: Mapping[Any, Any]) -> str:
+    value = float(claim["value"])
+    if math.isnan(value):
+        return "too few seeds"
+    if claim["test"] in ("smallest_spread", "greatest_low"):
+        return f"leads in {100 * value:.0f} % of samples"
+    digits, sign = (2, "") if claim["test"] == "order" else (1, "+")
+    interval = "" if math.isnan(claim["low"]) else f" [{claim['low']:.{digits}f}, {claim['high']:.{digits}f}]"
+    return f"{value:{sign}.{digits}f}{interval}"

@@ -1,0 +1,147 @@
+"""Tests of the paper's statements: closed forms, planted differences, and stores that cannot tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.claims import (
+    CANNOT_TELL,
+    FAILS,
+    HOLDS,
+    better,
+    claims,
+    equivalent,
+    leads,
+    published_claims,
+    rank_correlation,
+    reached,
+)
+from pretrain_bench.reports.analysis.curves import Curve, Curves
+from pretrain_bench.reports.analysis.frame import load_runs
+from pretrain_bench.reports.analysis.statistics import holm
+from pretrain_bench.reports.tables.claims_table import claims_table
+from tests.conftest import REPOSITORY
+from tests.reports.stores import add
+
+NOISE = np.array([-0.4, -0.2, 0.0, 0.2, 0.4])
+
+
+def test_gains_are_those_of_the_papers_table() -> None:
+    table = pd.read_csv(REPOSITORY / "reports/published/table1_corrected.csv").set_index(["task", "method"])["delta"]
+    titles = {"supervised": "Supervised", "pointcontrast": "PointContrast", "csc": "CSC", "ours": "Ours"}
+    tasks = {"s3dis-sem": "S3DIS semantic", "s3dis-inst": "S3DIS instance"}
+    stated = [c for c in published_claims() if c.gain is not None]
+    assert len(stated) == 7
+    for claim in stated:
+        assert claim.method is not None and float(table[tasks[claim.task], titles[claim.method]]) == claim.gain
+
+
+def test_better_follows_welchs_test_in_the_direction_of_the_difference() -> None:
+    up = better(40 + NOISE, 39 + NOISE)
+    exact = stats.ttest_ind(40 + NOISE, 39 + NOISE, equal_var=False).pvalue
+    assert (up.p, up.p_opposite) == (pytest.approx(exact), 1.0) and up.value.mean == pytest.approx(1.0)
+    down = better(39 + NOISE, 40 + NOISE)
+    assert (down.p, down.p_opposite) == (1.0, pytest.approx(exact))
+    assert better(40 + NOISE, 40 + NOISE).verdict == FAILS, "equivalent within a point"
+    assert better(40 + 5 * NOISE, 40 + 5 * NOISE).verdict == CANNOT_TELL
+
+
+def test_equivalent_needs_both_one_sided_tests() -> None:
+    same = equivalent(40 + NOISE / 4, 40 + NOISE / 4)
+    assert same.p < 0.05 and same.p_opposite == 1.0
+    far = equivalent(42 + NOISE, 40 + NOISE)
+    one_sided = stats.ttest_ind(42 + NOISE, 40.5 + NOISE, equal_var=False, alternative="greater").pvalue
+    assert far.p > 0.9 and far.p_opposite == pytest.approx(2 * one_sided) and far.p_opposite < 0.05
+    assert equivalent(38 + NOISE, 40 + NOISE).p_opposite == pytest.approx(2 * one_sided), "in either direction"
+
+
+def test_early_scores_may_be_a_point_lower() -> None:
+    assert reached(39.9 + NOISE, 40 + NOISE).p < 0.05
+    assert reached(37 + NOISE, 40 + NOISE).p_opposite < 0.05
+    assert reached(39 + NOISE, 40 + NOISE).p == pytest.approx(0.5)
+
+
+def test_a_method_leads_in_all_none_or_half_of_the_samples() -> None:
+    seeds = NOISE[:, None]
+    base, flat, steep = np.full((5, 3), 30.0), 31 + 0 * seeds + np.zeros(3), 31 + np.array([0.0, 3.0, 6.0]) + seeds
+    assert leads([flat, steep, steep], base, by_spread=True) == 1.0
+    assert leads([steep, flat, flat], base, by_spread=True) == 0.0
+    assert leads([flat + 5, steep, steep], base, by_spread=False) == 1.0
+    rng = np.random.default_rng(0)
+    one, two = (31 + rng.normal(size=(400, 3)) for _ in range(2))
+    two += one.mean(0) - two.mean(0)
+    assert leads([one, two, two - 50], base, by_spread=False) == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(1)
+    pairs = [rng.normal(level, size=(5, 2)) for level in range(6)]
+    value, low, high = rank_correlation(pairs)
+    means = np.array([p.mean(0) for p in pairs])
+    assert value == pytest.approx(stats.spearmanr(*means.T).statistic) and -1 <= low <= value <= high <= 1
+    value, low, _ = rank_correlation([np.full((4, 2), level) for level in range(5)])
+    assert (value, low) == (1.0, 1.0)
+    value, _, high = rank_correlation([np.full((4, 2), 1.0) * [level, -level] for level in range(5)])
+    assert (value, high) == (-1.0, -1.0)
+
+
+def made(tmp_path: Path, scores: dict[str, float], seeds: int = 5) -> tuple[pd.DataFrame, Curves]:
+    """Runs of one task at all labels; each method's curve is at half of its final score at 5 % of the steps, at 80 % at 10 %."""
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    for method, score in scores.items():
+        for seed in range(seeds):
+            add(
+                store,
+                method,
+                score / 100 + 0.002 * (seed - 2),
+                seed,
+                source="none" if method == "scratch" else "scannet",
+            )
+    runs = load_runs(store)
+    curves: dict[str, list[Curve]] = {}
+    for run in runs.to_dict("records"):
+        final = run["score_selected"]
+        curve = Curve(run["method"], run["key"], run["pretrain_seed"], [15, 30, 300], [final / 2, final * 0.8, final])
+        curves.setdefault(run["row"], []).append(curve)
+    return runs, curves
+
+
+def test_each_statement_whose_cells_ran_has_a_verdict(tmp_path: Path) -> None:
+    runs, curves = made(tmp_path, {"scratch": 30, "supervised": 35, "csc": 25, "ours": 30.01})
+    found = claims(runs, lambda mine: {k: v for k, v in curves.items() if k in set(mine["row"])})
+    verdicts = {(c["test"], c["method"]): c["verdict"] for c in found.to_dict("records")}
+    assert verdicts == {
+        ("better", "supervised"): HOLDS,
+        ("better", "csc"): FAILS,
+        ("better", "ours"): FAILS,
+        ("early", "supervised"): FAILS,
+        ("early", "csc"): FAILS,
+        ("early", "ours"): FAILS,
+        ("order", ""): HOLDS,
+    }
+    family = found[found["family"] == "A"]
+    np.testing.assert_allclose(family["p_holm"], holm(family["p"].to_numpy()))
+    assert (family["p_holm"] >= family["p"]).all() and set(found["n"]) == {5}
+    table = claims_table(found)
+    assert max(map(len, table.to_string(index=False).splitlines())) <= 100
+    (row,) = table[table["statement"] == "supervised better than scratch (+5.1)"].to_dict("records")
+    assert row["verdict"] == HOLDS and row["here"].startswith("+5.0 [")
+
+
+def test_without_enough_seeds_no_statement_is_judged(tmp_path: Path) -> None:
+    runs, curves = made(tmp_path, {"scratch": 30, "supervised": 35, "csc": 25}, seeds=1)
+    found = claims(runs, lambda mine: curves)
+    assert len(found) == 5 and set(found["verdict"]) == {CANNOT_TELL}
+
+
+def test_without_scratch_there_is_nothing_to_judge(tmp_path: Path) -> None:
+    runs, _ = made(tmp_path, {"supervised": 35})
+    assert not len(claims(runs, lambda mine: {}))
+    assert not len(claims_table(claims(runs.iloc[:0], lambda mine: {})))
