@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
@@ -58,7 +59,6 @@ class History:
     def __init__(self, runs: Iterable[tuple[dict[str, Any], Path]]) -> None:
         self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
         self._bytes: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        work, time = defaultdict[str, float](float), defaultdict[str, float](float)
         for record, folder in runs:
             if record["outcome"] != "ok":
                 continue
@@ -67,17 +67,28 @@ class History:
             kind = (device, *_kind_of_record(record, folder))
             self._seconds[kind].append(float(ledger.get("wall_seconds") or 0.0))
             self._bytes[kind].append(sum(a["bytes"] for a in (record.get("artifacts") or {}).values()))
-            # Older records count only the forward passes of the sparse part.
-            if flops := ledger.get("flops") or 3.0 * ledger.get("sparse_flops", 0):
-                work[device] += flops
-                time[device] += ledger["gpu_seconds" if device == "cuda" else "cpu_seconds"]
-        self.rates = {device: work[device] / time[device] for device in work if time[device] > 0}
-        """FLOPs per CPU-second or GPU-second."""
+        self._slower: dict[str, float] = {}
+        """How many times as long as roughly estimated earlier runs took, by device."""
         self._estimates: dict[tuple[object, ...], tuple[PlannedStage, Estimate]] = {}
+
+    def calibrate(self, stages: Iterable[PlannedStage], cpus: int) -> None:
+        """Learn from those of the stages that have earlier runs how much faster or slower than roughly estimated this machine is:
+        the median over kinds of stages, since image networks reach many times the FLOPs of small sparse ones."""
+        found: dict[str, dict[tuple[object, ...], float]] = defaultdict(dict)
+        for planned in stages:
+            device, kind = _device_of(planned), _kind_of_stage(planned)
+            if kind in found[device] or (device, *kind) not in self._seconds:
+                continue
+            seconds = self._seconds[device, *kind]
+            rough = _rough_seconds(planned, _rates_of(planned.spec.device), cpus)
+            if rough and sum(seconds):
+                found[device][kind] = sum(seconds) / len(seconds) / rough
+        self._slower = {device: statistics.median(by_kind.values()) for device, by_kind in found.items() if by_kind}
 
     def estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None = None) -> Estimate:
         """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count
-        of the work. With `rates` of another machine, earlier runs on this one are ignored."""
+        of the work, calibrated if `calibrate` found other earlier runs. With `rates` of another machine, earlier runs on this
+        one are ignored."""
         which = (planned.shared_values(), cpus, id(rates))
         if (
             which not in self._estimates
@@ -86,8 +97,7 @@ class History:
         return self._estimates[which][1]
 
     def _estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None) -> Estimate:
-        spec = planned.spec
-        on = spec.device if planned.recipe is not None or spec.kind == "features" else "cpu"
+        spec, on = planned.spec, _device_of(planned)
         kind = (on, *_kind_of_stage(planned))
         if rates is None and kind in self._seconds:
             seconds, sizes = self._seconds[kind], self._bytes[kind]
@@ -95,14 +105,23 @@ class History:
             spread = max([NOISE, *(max(s, mean) / min(s, mean) for s in seconds if s > 0)])
             return Estimate(mean, sum(sizes) // len(sizes), "earlier runs", spread)
         used = rates or _rates_of(spec.device)
-        seen = None if rates is not None else self.rates.get(spec.device)
-        source: Literal["same work", "rough"] = "rough" if seen is None else "same work"
-        cores = min(spec.threads, cpus) if spec.device == "cpu" else 1
-        needed = rough_seconds(planned, used, seen) / cores
+        slower = None if rates is not None else self._slower.get(on)
+        source: Literal["same work", "rough"] = "rough" if slower is None else "same work"
+        needed = _rough_seconds(planned, used, cpus) * (slower or 1.0)
         if spec.device == "cuda" and spec.limits.currency == Currency.gpu_seconds and planned.recipe is not None:
             exactly = spec.limits.uniformity == "exactly"
             needed = spec.limits.amount if exactly else min(needed, spec.limits.amount)
         return Estimate(needed, artifact_bytes(planned), source, used.within)
+
+
+def _device_of(planned: PlannedStage) -> str:
+    """Where a stage computes: linear probes and conversions use the CPU only."""
+    return planned.spec.device if planned.recipe is not None or planned.spec.kind == "features" else "cpu"
+
+
+def _rough_seconds(planned: PlannedStage, rates: Rates, cpus: int) -> float:
+    cores = min(planned.spec.threads, cpus) if planned.spec.device == "cpu" else 1
+    return rough_seconds(planned, rates) / cores
 
 
 @cache
@@ -146,20 +165,18 @@ def artifact_bytes(planned: PlannedStage) -> int:
     return BYTES_A_WEIGHT * sum(math.prod(shape) for shape in backbone_shapes(spec.network).values())
 
 
-def rough_seconds(planned: PlannedStage, rates: Rates, flops_a_second: float | None = None) -> float:
+def rough_seconds(planned: PlannedStage, rates: Rates) -> float:
     """Seconds of a stage on one core or GPU, from its recipe, budget and the machine's rates; 0 for one that trains
-    nothing. `flops_a_second` is the mean rate of earlier runs and replaces the rates of voxels and pixels."""
+    nothing."""
     if planned.spec.kind == "features":
         flops = rough_flops(planned)
         voxels = flops / _flops_a_voxel(planned) * FORWARD_SHARE
-        return flops / (flops_a_second or rates.flops_a_second) + voxels * rates.seconds_a_voxel
+        return flops / rates.flops_a_second + voxels * rates.seconds_a_voxel
     if planned.recipe is None or planned.spec.takes_no_step:
         return 0.0
     flops, per_step, work = rough_flops(planned), _flops_a_step(planned), planned.recipe.work_per_step()
     steps = flops / per_step if per_step else steps_of(planned)
     points = rough_points(planned) * rates.seconds_a_point
-    if flops_a_second is not None:
-        return flops / flops_a_second + points
     voxel = rates.seconds_a_voxel + _flops_a_voxel(planned) / rates.flops_a_second
     return steps * (work.voxels * voxel + work.pixels * rates.seconds_a_pixel) + points
 

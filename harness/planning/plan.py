@@ -98,6 +98,7 @@ def states(
                 waiting[key] = f"for data: {', '.join(dict.fromkeys(unprepared))}"
     past = dict(_records(store))
     history = History((record, folder) for folder, record in past.values())
+    history.calibrate(stages.values(), machine_cpus)
     older, under_way = _Older(store, past, set(stages)), {folder.name for folder in store.partial_folders()}
     planned_states = []
     for key, planned in stages.items():

@@ -47,11 +47,19 @@ def test_earlier_runs_of_the_same_work_count_on_the_same_device_only(plan: dict[
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_other_work_gives_a_rate(device: str, plan: dict[str, PlannedStage]) -> None:
-    flops = rough_flops(plan[device])
-    found = History([run(device, "s3dis-sem")]).estimate(plan[device], 1)
-    points = rough_points(plan[device]) * 2e-6 if device == "cuda" else 0.0
-    assert found.source == "same work" and found.seconds == pytest.approx(flops / 3e9 + points)
+def test_other_stages_of_the_plan_calibrate_the_estimate(device: str, plan: dict[str, PlannedStage]) -> None:
+    """With the speed of the stage that ran, not with its rate of FLOPs, which depends on the kind of network."""
+    planned = plan[device]
+    other = planned._replace(spec=planned.spec.model_copy(update={"task": "scannet-det"}))
+    history = History([run(device, "scannet-det", seconds=70.0)])
+    rough = History([]).estimate(planned, 1)
+    assert history.estimate(planned, 1).source == "rough", "not calibrated yet"
+    history = History([run(device, "scannet-det", seconds=70.0)])
+    history.calibrate([planned, other], 1)
+    found = history.estimate(planned, 1)
+    assert found.source == "same work" and found.seconds == pytest.approx(70.0), "both stages have the same work"
+    assert found.seconds != pytest.approx(rough.seconds) and found.bytes == rough.bytes
+    assert history.estimate(other, 1).source == "earlier runs"
 
 
 def test_without_runs_the_estimate_is_rough(plan: dict[str, PlannedStage]) -> None:
