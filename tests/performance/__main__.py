@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_bench.harness.cli.console import table
+from pretrain_bench.harness.executors.base import library_variables
 from pretrain_bench.harness.store.provenance import provenance
 from tests.performance.history import append_rows, last_ratios
 
@@ -25,10 +26,9 @@ Row = dict[str, Any]
 
 
 def measure(backend: str, work: str, threads: int = THREADS) -> dict[str, float]:
-    """One measurement in a fresh process with a fixed number of threads."""
-    count = str(threads)
-    environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "GOMP_SPINCOUNT": "1000"}
-    command = [sys.executable, "-m", "tests.performance.measure", backend, work, count]
+    """One measurement in a fresh process, with the variables of a stage with a fixed number of threads."""
+    environment = {**os.environ, **library_variables(threads)}
+    command = [sys.executable, "-m", "tests.performance.measure", backend, work, str(threads)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -36,7 +36,7 @@ def measure(backend: str, work: str, threads: int = THREADS) -> dict[str, float]
 def input_rows() -> list[Row]:
     """The input pipeline on one core: a sample of 100,000 points against 60 ms and against plain loops, and reading text."""
     command = [sys.executable, "-m", "tests.performance.input"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, **library_variables(1)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     return [
