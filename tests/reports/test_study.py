@@ -57,7 +57,7 @@ def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_p
     bench("report", "--suite", name, "--runs", str(bundle(name)), "--no-page", "--out", str(tmp_path / "report"))
     table = (tmp_path / "report/synthetic-ratios1.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("|")]
-    text = (STUDY / "README.md").read_text()
+    text = (STUDY / "tiny.md").read_text()
     assert len(rows) > 3 and all(row in text for row in rows), table
     suite, runs = find(Suite, name), load_runs(store_of(name))
     whole = len(suite.methods) * len(suite.label_ratios) * len(suite.pretrain_seeds)
@@ -66,7 +66,7 @@ def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_p
 
 def test_what_the_tiny_study_shows_is_what_its_records_say() -> None:
     """Checks every difference with an interval in the text, and every claimed difference."""
-    text = " ".join((STUDY / "README.md").read_text().split("## The `smoke`")[0].split())
+    text = " ".join((STUDY / "tiny.md").read_text().split("## The `smoke`")[0].split())
     found = effects(load_runs(store_of("tiny")))
     gaps = {
         f"{r['gain']:+.1f} [{r['gain_low']:.1f}, {r['gain_high']:.1f}]": r["verdict"] for r in found.to_dict("records")
@@ -121,7 +121,7 @@ def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> N
     out = tmp_path / "out"
     bench("report", "--compare", str(bundle("smoke")), str(bundle("smoke-gpu")), "--out", str(out))
     lines = (out / "synthetic-compare.md").read_text().splitlines()
-    text = (STUDY / "README.md").read_text()
+    text = (STUDY / "tiny.md").read_text()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 + 12 and all(row in text for row in rows)
     assert "SYNTHETIC DATA: Over all cells: B - A -1.0, n=5 pre-trainings: cannot be tested with this n" in lines
@@ -132,7 +132,7 @@ def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> N
 @pytest.mark.parametrize(("kind", "bound"), [("pretrain", 0.02), ("finetune", 0.05)])
 def test_losses_of_two_machines_stay_as_near_as_printed(kind: str, bound: float) -> None:
     """Compares means of ten steps from the records of a CPU and a GPU."""
-    text = (STUDY / "README.md").read_text()
+    text = (STUDY / "tiny.md").read_text()
     assert f"at most {100 * bound:.0f} %" in text
     cpu, gpu = (_losses(store_of(name), kind) for name in ("smoke", "smoke-gpu"))
     assert set(gpu) <= set(cpu) and len(gpu) == {"pretrain": 4, "finetune": 10}[kind]
