@@ -14,7 +14,7 @@ from pretrain_bench.reports.analysis.claims import claims
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, PLOTTED
 from pretrain_bench.reports.analysis.cost import with_hours
-from pretrain_bench.reports.analysis.curves import Curves
+from pretrain_bench.reports.analysis.curves import Curve
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import Family, families
 from pretrain_bench.reports.analysis.frame import Loaded
@@ -103,17 +103,14 @@ class AcrossGroups(NamedTuple):
     answers: list[tuple[str, Answer]]
 
 
-CurvesOf = Callable[["pd.DataFrame"], Curves]
-
-
 def write_across_groups(
-    loaded: Loaded, curves_of: CurvesOf, files: ReportFiles, with_published: bool, page: bool
+    loaded: Loaded, curves: Sequence[Curve], files: ReportFiles, with_published: bool, page: bool
 ) -> AcrossGroups:
-    """Write everything that spans groups; real and synthetic runs are kept apart. `curves_of` reads the validation curves of
+    """Write everything that spans groups; real and synthetic runs are kept apart. `curves` are the validation curves of all
     runs. Only a page needs interactive figures."""
     result = AcrossGroups([], [], [], [])
     for _, runs in loaded.runs.groupby("synthetic") if len(loaded.runs) else []:
-        writer = _AcrossGroupsWriter(loaded, runs, curves_of, files, with_published, page)
+        writer = _AcrossGroupsWriter(loaded, runs, curves, files, with_published, page)
         writer.write_tables()
         writer.write_figures()
         own = [*answers(writer.effects), *answers_over_tasks(writer.over_tasks)]
@@ -131,7 +128,7 @@ class _AcrossGroupsWriter:
         self,
         loaded: Loaded,
         runs: pd.DataFrame,
-        curves_of: CurvesOf,
+        curves: Sequence[Curve],
         files: ReportFiles,
         with_published: bool,
         page: bool,
@@ -147,7 +144,7 @@ class _AcrossGroupsWriter:
         self.best = effects(families_as_published(runs), loaded.failed_pretrainings, BEST)
         self.best_families = {tuple(family.key.values()): family for family in families(self.best)}
         self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
-        self.claims = claims(runs, curves_of)
+        self.claims = claims(runs, curves)
         self.tables: list[PageTable] = []
         self.pictures: list[PagePicture] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +12,6 @@ from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.across_groups import AcrossGroups, write_across_groups
 from pretrain_bench.reports.analysis.columns import GROUP
-from pretrain_bench.reports.analysis.curves import Curves, read_curves
 from pretrain_bench.reports.analysis.frame import Loaded, load
 from pretrain_bench.reports.analysis.rows import SYNTHETIC_PRETRAINING
 from pretrain_bench.reports.analysis.sorting import group_key
@@ -104,15 +102,12 @@ def build_report(
             raise cannot_write(out, error, "report (--out names another folder)") from error
 
 
-def _curves_of(store: Store, runs: pd.DataFrame) -> Curves:
-    return read_curves(store, runs, str(runs["metric"].iloc[0]))
-
-
 def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOptions) -> BuiltReport:
     details = RunDetails(store, loaded, options.scene_pictures) if options.page else None
     writer = GroupWriter(store, loaded, files, details)
     written = [writer.write(group) for group in _groups(loaded.runs)]
-    across = write_across_groups(loaded, partial(_curves_of, store), files, options.published, options.page)
+    curves = [curve for group in written for several in group.curves.values() for curve in several]
+    across = write_across_groups(loaded, curves, files, options.published, options.page)
     any_finetuning = any(r.kind == "finetune" for r in loaded.records.values())
     nothing = NO_RUNS_OF_SUITE if any_finetuning and not options.all_runs else NO_RUNS
     failures = [f"{_failure_line(r)}\n" for r in loaded.failed_pretraining_records]

@@ -67,11 +67,12 @@ class Group(NamedTuple):
 
 
 class WrittenGroup(NamedTuple):
-    """One group of a report: for the page, as a short table for a terminal, and as rows of the shared CSV."""
+    """One group of a report: for the page, as a short table for a terminal, as rows of the shared CSV, and its curves."""
 
     page: PageGroup
     summary: str
     rows: pd.DataFrame
+    curves: Curves
 
 
 class GroupWriter:
@@ -111,7 +112,7 @@ class GroupWriter:
         )  # fmt: skip
         short = table[["method", headline, "n", "failed", "vs. scratch", "verdict"]]
         summary = section("; ".join(part for part in (group.marked_title, note, equal) if part), short)
-        return WrittenGroup(page, summary, table.assign(**group.key, judged_by=headline))
+        return WrittenGroup(page, summary, table.assign(**group.key, judged_by=headline), curves)
 
     def _add_scores(self, group: Group) -> Path:
         failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)

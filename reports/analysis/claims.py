@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -16,7 +16,7 @@ from pretrain_bench.benchmarks.specs.base import Name, Spec
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.reports.analysis.columns import UNIT
 from pretrain_bench.reports.analysis.convergence import WITHIN_POINTS
-from pretrain_bench.reports.analysis.curves import Curve, Curves
+from pretrain_bench.reports.analysis.curves import Curve
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.scores import headline_checkpoint
 from pretrain_bench.reports.analysis.statistics import (
@@ -78,7 +78,7 @@ def published_claims() -> tuple[Claim, ...]:
     return TypeAdapter(tuple[Claim, ...]).validate_python(yaml.safe_load(FILE.read_text()))
 
 
-def claims(runs: pd.DataFrame, curves_of: Callable[[pd.DataFrame], Curves]) -> pd.DataFrame:
+def claims(runs: pd.DataFrame, curves: Iterable[Curve]) -> pd.DataFrame:
     """One row for each statement whose cells these fine-tunings cover, for each budget and profile.
 
     Columns: `family`, `test`, `task`, `method` (empty: all); `published`, the difference that the paper states, if any;
@@ -86,16 +86,16 @@ def claims(runs: pd.DataFrame, curves_of: Callable[[pd.DataFrame], Curves]) -> p
     pre-training seeds, the fewest of a method; `p` and `p_holm`, corrected within the family; `verdict`.
 
     A statement about a method is left out without runs of it or of scratch, and if its cells were run under two conditions, which
-    are never averaged. `curves_of` reads the validation curves of runs.
+    are never averaged. `curves` are the validation curves of these runs.
     """
     import pandas as pd
 
     tuned = runs[(runs["protocol"] == FINETUNE) & (runs["outcome"] == "ok")] if len(runs) else runs
-    tables = []
+    tables, by_key = [], {curve.key: curve for curve in curves}
     for (budget, profile), mine in tuned.groupby(ONE_SETTING) if len(tuned) else []:
         rows = []
         for claim in published_claims():
-            found = _tested(claim, mine, curves_of)
+            found = _tested(claim, mine, by_key)
             if found is not None:
                 named = {**claim.model_dump(), "method": claim.method or ""}
                 rows.append({**named, "budget": budget, "profile": profile, **found._asdict()})
@@ -116,15 +116,16 @@ def _with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.rename(columns={"gain": "published"})
 
 
-def _tested(claim: Claim, runs: pd.DataFrame, curves_of: Callable[[pd.DataFrame], Curves]) -> Tested | None:
+def _tested(claim: Claim, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Tested | None:
     mine = runs[runs["task"] == claim.task]
     if claim.test in ("smallest_spread", "greatest_low"):
         ratios = [_units(mine[mine["label_ratio"] == ratio]) for ratio in RATIOS]
         return _over_ratios(claim, ratios)
     mine = mine[mine["label_ratio"] == "100%"]
     units = _units(mine)
+    own = [curves[key] for key in mine["key"] if key in curves]
     if claim.test == "order":
-        return _order(units, curves_of(mine)) if len(units) >= LEAST_METHODS else None
+        return _order(units, own)
     if claim.method not in units or BASELINE not in units:
         return None
     ours, base = _values(units[claim.method]), _values(units[BASELINE])
@@ -132,7 +133,7 @@ def _tested(claim: Claim, runs: pd.DataFrame, curves_of: Callable[[pd.DataFrame]
         return better(ours, base)
     if claim.test == "equivalent":
         return equivalent(ours, base)
-    early = _at_share(curves_of(mine[mine["method"] == claim.method]), EARLY).get(claim.method)
+    early = _at_share(own, EARLY).get(claim.method)
     return None if early is None else reached(_values(early), base)
 
 
@@ -206,15 +207,14 @@ def leads(methods: Sequence[NDArray[np.float64]], base: NDArray[np.float64], by_
     return float((values[0] > values[1:].max(0)).mean())
 
 
-def _at_share(curves: Curves, share: float) -> dict[str, dict[int, float]]:
+def _at_share(curves: Iterable[Curve], share: float) -> dict[str, dict[int, float]]:
     """Method to pre-training seed to the mean score at this share of the steps, in per cent; without runs that were not validated
     there."""
     at: dict[str, dict[int, list[float]]] = {}
-    for runs in curves.values():
-        for curve in runs:
-            score = _score_at(curve, share)
-            if score is not None:
-                at.setdefault(curve.method, {}).setdefault(curve.pretrain_seed, []).append(100 * score)
+    for curve in curves:
+        score = _score_at(curve, share)
+        if score is not None:
+            at.setdefault(curve.method, {}).setdefault(curve.pretrain_seed, []).append(100 * score)
     return {m: {s: float(np.mean(v)) for s, v in by_seed.items()} for m, by_seed in at.items()}
 
 
@@ -223,7 +223,7 @@ def _score_at(curve: Curve, share: float) -> float | None:
     return next((v for s, v in zip(curve.steps, curve.scores, strict=True) if s == wanted), None)
 
 
-def _order(final: Units, curves: Curves) -> Tested | None:
+def _order(final: Units, curves: Iterable[Curve]) -> Tested | None:
     """The rank correlation of the methods' means early and in the end, with a bootstrap interval over seeds."""
     early = _at_share(curves, ORDERED)
     methods = [m for m in sorted(final) if m in early]

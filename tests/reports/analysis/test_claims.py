@@ -22,7 +22,7 @@ from pretrain_bench.reports.analysis.claims import (
     rank_correlation,
     reached,
 )
-from pretrain_bench.reports.analysis.curves import Curve, Curves
+from pretrain_bench.reports.analysis.curves import Curve
 from pretrain_bench.reports.analysis.frame import load_runs
 from pretrain_bench.reports.analysis.statistics import holm
 from pretrain_bench.reports.tables.claims_table import claims_table
@@ -91,7 +91,7 @@ def test_the_rank_correlation_is_spearmans() -> None:
     assert (value, high) == (-1.0, -1.0)
 
 
-def made(tmp_path: Path, scores: dict[str, float], seeds: int = 5) -> tuple[pd.DataFrame, Curves]:
+def made(tmp_path: Path, scores: dict[str, float], seeds: int = 5) -> tuple[pd.DataFrame, list[Curve]]:
     """Runs of one task at all labels; each method's curve is at half of its final score at 5 % of the steps, at 80 % at 10 %."""
     (tmp_path / "runs").mkdir()
     store = Store(tmp_path / "runs")
@@ -105,17 +105,18 @@ def made(tmp_path: Path, scores: dict[str, float], seeds: int = 5) -> tuple[pd.D
                 source="none" if method == "scratch" else "scannet",
             )
     runs = load_runs(store)
-    curves: dict[str, list[Curve]] = {}
+    curves = []
     for run in runs.to_dict("records"):
         final = run["score_selected"]
-        curve = Curve(run["method"], run["key"], run["pretrain_seed"], [15, 30, 300], [final / 2, final * 0.8, final])
-        curves.setdefault(run["row"], []).append(curve)
+        curves.append(
+            Curve(run["method"], run["key"], run["pretrain_seed"], [15, 30, 300], [final / 2, final * 0.8, final])
+        )
     return runs, curves
 
 
 def test_each_statement_whose_cells_ran_has_a_verdict(tmp_path: Path) -> None:
     runs, curves = made(tmp_path, {"scratch": 30, "supervised": 35, "csc": 25, "ours": 30.01})
-    found = claims(runs, lambda mine: {k: v for k, v in curves.items() if k in set(mine["row"])})
+    found = claims(runs, curves)
     verdicts = {(c["test"], c["method"]): c["verdict"] for c in found.to_dict("records")}
     assert verdicts == {
         ("better", "supervised"): HOLDS,
@@ -137,11 +138,11 @@ def test_each_statement_whose_cells_ran_has_a_verdict(tmp_path: Path) -> None:
 
 def test_without_enough_seeds_no_statement_is_judged(tmp_path: Path) -> None:
     runs, curves = made(tmp_path, {"scratch": 30, "supervised": 35, "csc": 25}, seeds=1)
-    found = claims(runs, lambda mine: curves)
+    found = claims(runs, curves)
     assert len(found) == 5 and set(found["verdict"]) == {CANNOT_TELL}
 
 
 def test_without_scratch_there_is_nothing_to_judge(tmp_path: Path) -> None:
     runs, _ = made(tmp_path, {"supervised": 35})
-    assert not len(claims(runs, lambda mine: {}))
-    assert not len(claims_table(claims(runs.iloc[:0], lambda mine: {})))
+    assert not len(claims(runs, []))
+    assert not len(claims_table(claims(runs.iloc[:0], [])))
