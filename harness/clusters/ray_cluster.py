@@ -139,6 +139,9 @@ class RayCluster:
                 f"{title}: a node of the Ray cluster cannot run stages: {_last_line(error)}; install the same environment, this "
                 "package included, on every node"
             )
+        except ray.exceptions.LocalRayletDiedError:
+            here = "the Ray node of this command" if answers(self._gcs) else self._head()
+            problem = _lost(f"{title}: {here}")
         except ray.exceptions.RayError as error:
             why = (
                 f"its task ended without a report ({type(error).__name__}): killed, out of memory, or its node was lost"
@@ -154,10 +157,10 @@ class RayCluster:
         self._probed = time.monotonic()
         self._unanswered = 0 if answers(self._gcs) else self._unanswered + 1
         if self._unanswered >= MOST_UNANSWERED:
-            raise EnvironmentCannot(
-                f"the head of the Ray cluster at {self._gcs} is lost, and so are the running stages; restart the cluster and "
-                "rerun the same command: finished stages are kept, and the others resume from their last checkpoints"
-            )
+            raise _lost(self._head())
+
+    def _head(self) -> str:
+        return f"the head of the Ray cluster at {self._gcs}"
 
     def cancel(self) -> None:
         """See `Place.cancel`."""
@@ -355,6 +358,13 @@ def _kept_handlers() -> Iterator[None]:
         for number, handler in kept.items():
             with contextlib.suppress(ValueError, TypeError):  # not in the main thread; or set by C
                 signal.signal(number, handler)
+
+
+def _lost(what: str) -> EnvironmentCannot:
+    return EnvironmentCannot(
+        f"{what} is lost, and so are the running stages; restart the cluster and rerun the same command: finished stages are "
+        "kept, and the others resume from their last checkpoints"
+    )
 
 
 def _last_line(error: BaseException) -> str:

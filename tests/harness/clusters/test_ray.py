@@ -21,7 +21,7 @@ import pytest
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.clusters import ray_cluster
-from pretrain_bench.harness.clusters.base import ReadyStage
+from pretrain_bench.harness.clusters.base import Interrupted, ReadyStage
 from pretrain_bench.harness.clusters.jobs import has_ended
 from pretrain_bench.harness.clusters.ray_cluster import RayCluster, connect
 from pretrain_bench.harness.clusters.ticket import ExecutorChoice, job_of
@@ -226,6 +226,30 @@ def test_a_lost_head_ends_the_driver_with_one_message(
     assert len(before) < STAGES
     store = Store(tmp_path)
     assert {record.key for record in store.records()} == set(before)
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("head_answers", "lost"), [(True, "the Ray node of this command"), (False, "the head of the Ray")]
+)
+def test_tasks_that_fail_since_the_own_node_is_lost_are_not_submitted_again(
+    monkeypatch: pytest.MonkeyPatch, cells: list[PlannedCell], tmp_path: Path, head_answers: bool, lost: str
+) -> None:
+    """Ray reports them as ended within seconds, and all later tasks too."""
+    import ray
+
+    def get(task: str) -> str:
+        raise ray.exceptions.LocalRayletDiedError
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray_cluster, "answers", lambda address: head_answers)
+    stage = cells[0].stages[0]
+    place = RayCluster.__new__(RayCluster)
+    place.store, place._gcs = Store(tmp_path), "192.0.2.1:6379"
+    place._tasks = {"task": ray_cluster._Task(ReadyStage(stage, stage.spec.key, Demand(1, 0, 0)), "ray:job")}
+    problem = place._end_of("task").problem
+    assert isinstance(problem, EnvironmentCannot) and not isinstance(problem, Interrupted)
+    assert lost in str(problem) and "restart the cluster and rerun the same command" in str(problem)
 
 
 @needs_ray
