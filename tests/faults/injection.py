@@ -29,6 +29,10 @@ EXPECTED = {"seeds give different results", WHOLE_SPLIT}
 """Expected failed checks of the audit: sleeping stages have equal scores, and the data have only one room of Area 5."""
 
 
+class NothingToKill(Exception):
+    """The suite ended before the fault."""
+
+
 def start(runs: Path, s3dis: Path, *more: str) -> subprocess.Popen[str]:
     """Start the suite in a separate process."""
     command = [sys.executable, "-m", "tests.faults.suite", str(runs), str(s3dis), *more]

@@ -12,27 +12,22 @@ import random
 import re
 import subprocess
 import tempfile
-import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from pretrain_bench.harness.store.store import Store
 from tests.faults.injection import check_whole
 from tests.harness.clusters.two_nodes import START, TwoNodes, output_of
-from tests.verification.cluster_ray import STAGES_A_SEED, overhead_on_ray
+from tests.verification.cluster_ray import overhead_on_ray
+from tests.verification.disturbed import SEEDS_DISTURBED, SLEEP_DISTURBED, STAGES_A_SEED, Disturbed, results_of
 from tests.verification.faults import rooms
 from tests.verification.report import write_report
 
 SEED, STAGES, FAULTS, SHORT = 7, 1000, 20, 64
 NODES = 2
-SEEDS_DISTURBED = 4
-"""Seeds of a suite that is disturbed: 40 stages."""
-READ_ONLY_SECONDS = 60
 SLEEP = "0.1"
 
 
@@ -86,80 +81,23 @@ def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path, seeds: int) -> di
     }
 
 
-def refuse_writes(runs: Path) -> None:
-    """Make a store refuse every write for a while, also to open files."""
-    subprocess.run(["chattr", "-Rf", "+i", runs])  # fails on links
-    try:
-        with pytest.raises(PermissionError):
-            (runs / "a file").touch()
-        time.sleep(READ_ONLY_SECONDS)
-    finally:
-        subprocess.run(["chattr", "-Rf", "-i", runs])
-    time.sleep(5)
-
-
-class Disturbed:
-    """Suites that are disturbed at random moments, one after the other: each must complete, with one counted attempt per stage."""
-
-    def __init__(self, cluster: TwoNodes, s3dis: Path, runs: Path, seed: int) -> None:
-        self.cluster, self.s3dis, self.runs, self.chance = cluster, s3dis, runs, random.Random(seed)
-        self.done, self.attempts = Counter[str](), Counter[int]()
-        self.suites = self.drivers = 0
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start a driver of the present suite, which resumes what is there."""
-        self.drivers += 1
-        runs = self.runs.with_name(f"{self.runs.name}{self.suites}")
-        return self.cluster.suite(runs, self.s3dis, SEEDS_DISTURBED, "time=60", BENCH_TEST_SLEEP="2")
-
-    def disturb(self, victims: list[str]) -> None:
-        """Hit the victims, in order, while suites run; then let the last suite complete."""
-        left = list(victims)
-        while left:
-            self.suites += 1
-            runs, driver = self.runs.with_name(f"{self.runs.name}{self.suites}"), self.start()
-            while left:
-                while driver.poll() is None and not self.cluster.workers(runs):
-                    time.sleep(0.1)
-                time.sleep(8 * self.chance.random())
-                if driver.poll() is not None:
-                    break
-                driver = self._hit(left.pop(0), runs, driver)
-            while driver.wait(3000) != 0:  # it gives up on a stage that is interrupted three times without progress
-                print(f"the driver ended: {driver.communicate()[1].strip().splitlines()[-1:]}", flush=True)
-                driver = self.start()
-            driver.communicate()
-            check_whole(runs, SEEDS_DISTURBED * STAGES_A_SEED)
-            self.attempts.update(record.attempt for record in Store(runs).records())
-
-    def _hit(self, whom: str, runs: Path, driver: subprocess.Popen[str]) -> subprocess.Popen[str]:
-        if whom == "store":
-            refuse_writes(runs)
-        else:
-            driver = self.cluster.kill(whom, driver, self.start, runs)
-        self.done[whom] += 1
-        print(f"{self.done[whom]}: {whom}", flush=True)
-        return driver
-
-
 def faults(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
     """Hit every victim `times` times (a node: in turns) while two suites run side by side; one of them has the store that refuses
     writes, and both suffer from what happens to nodes and controller."""
     others = [name for name in ("worker", "driver", "slurmctld") for _ in range(times)]
     others += [f"slurmd-n{1 + number % NODES}" for number in range(times)]
     random.Random(SEED).shuffle(others)
-    pair = [Disturbed(cluster, s3dis, scratch / name, seed) for seed, name in enumerate(("killed", "refused"), SEED)]
+
+    def start_suite(runs: Path, number: int) -> subprocess.Popen[str]:
+        return cluster.suite(runs, s3dis, SEEDS_DISTURBED, "time=60", BENCH_TEST_SLEEP=SLEEP_DISTURBED)
+
+    names = enumerate(("killed", "refused"), SEED)
+    pair = [Disturbed(cluster, start_suite, scratch / name, seed) for seed, name in names]
     with ThreadPoolExecutor() as threads:
         running = [threads.submit(pair[0].disturb, others), threads.submit(pair[1].disturb, ["store"] * times)]
         for future in running:
             future.result()
-    attempts = sum((one.attempts for one in pair), Counter[int]())
-    return {
-        "faults": dict(sorted(sum((one.done for one in pair), Counter[str]()).items())),
-        "suites": sum(one.suites for one in pair),
-        "stages_by_attempts": {str(n): c for n, c in sorted(attempts.items())},
-        "drivers": sum(one.drivers for one in pair),
-    }
+    return results_of(pair)
 
 
 def main() -> None:

@@ -25,10 +25,9 @@ from tests.conftest import REPOSITORY
 from tests.faults.injection import check_whole
 from tests.faults.suite import planned
 from tests.harness.clusters.fake import SLEEPING, run_on
+from tests.verification.disturbed import STAGES_A_SEED
 from tests.verification.faults import rooms
 
-STAGES_A_SEED = 10
-"""Stages of the suite of sleeping stages: two pre-trainings and eight fine-tunings."""
 OBJECT_STORE_BYTES = 80 << 20
 NO_RAY = "Ray is not installed"
 
