@@ -30,6 +30,8 @@ from tests.verification.faults import rooms
 
 OBJECT_STORE_BYTES = 80 << 20
 NO_RAY = "Ray is not installed"
+LONG = "6"
+"""BENCH_TEST_SLEEP of the stages that one node and two nodes run: 0.6 to 6 s each."""
 
 
 @contextmanager
@@ -69,14 +71,14 @@ def run_stages(
 
 
 def overhead_on_ray(scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
-    """The overhead per stage on one node: the time besides its sleep. And the same short stages on one node and on two."""
+    """The overhead per stage on one node: the time besides its sleep. And long stages on one node and on two."""
     if find_spec("ray") is None:
         return {"not run": NO_RAY}
     scratch.mkdir(exist_ok=True)
     seeds = max(1, stages // STAGES_A_SEED)
     one = run_stages(scratch / "one", s3dis, seeds, 1, "0.01")
     few = max(1, seeds // 20)
-    long = {nodes: run_stages(scratch / f"long{nodes}", s3dis, few, nodes, "1")["wall"] for nodes in (1, 2)}
+    long = {nodes: run_stages(scratch / f"long{nodes}", s3dis, few, nodes, LONG)["wall"] for nodes in (1, 2)}
     return {
         "stages": seeds * STAGES_A_SEED,
         "wall_seconds": round(one["wall"], 1),
