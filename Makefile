@@ -90,7 +90,7 @@ verify-faults: setup ## kill runs at random moments, and check that nothing is l
 	$(BIN)/python -m tests.verification.faults
 
 # Needs a Slurm of two nodes (docs/ci.md); CLUSTER_ARGS="--stages 1000" measures more stages.
-verify-cluster: setup ## run stages on a Slurm of two nodes: overhead, packing, kills
+verify-cluster: setup ## run stages on a Slurm of two nodes, and on Ray: overhead, packing, kills
 	$(BIN)/python -m tests.verification.cluster $(CLUSTER_ARGS)
 
 verify-values: setup ## damage values in every layout: must give a problem, an error or the same result (10 minutes)

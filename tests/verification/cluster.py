@@ -1,4 +1,5 @@
-"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, random faults; and on Ray.
+"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, random faults. Most of
+it also on Ray.
 
 `python -m tests.verification.cluster [--stages N] [--faults N]`. It uses the Slurm of tests/harness/clusters/two_nodes.py. It needs
 root and ext4, for a store that refuses writes.
@@ -21,7 +22,7 @@ import psutil
 from pretrain_bench.harness.store.store import Store
 from tests.faults.injection import check_whole
 from tests.harness.clusters.two_nodes import START, TwoNodes, output_of
-from tests.verification.cluster_ray import overhead_on_ray
+from tests.verification.cluster_ray import faults_on_ray, overhead_on_ray
 from tests.verification.disturbed import SEEDS_DISTURBED, SLEEP_DISTURBED, STAGES_A_SEED, Disturbed, results_of
 from tests.verification.faults import rooms
 from tests.verification.report import write_report
@@ -130,6 +131,7 @@ def main() -> None:
             ray = overhead_on_ray(scratch / "ray", s3dis, options.stages)
             print(results, ray, flush=True)
             results["random_faults"] = faults(cluster, scratch, s3dis, options.faults)
+            ray["random_faults"] = faults_on_ray(scratch, s3dis, options.faults)
     finally:
         if "slurm: runs" not in started:
             subprocess.run(["bash", START, "stop"], check=True)

@@ -1,68 +1,48 @@
-"""Sleeping stages on a Ray cluster of one or two nodes on this machine: overhead per stage, and what a second node adds.
+"""Sleeping stages on a Ray cluster on this machine: overhead per stage, what a second node adds, and random faults.
 
-`python -m tests.verification.cluster` runs it; `python -m tests.verification.cluster_ray [--stages N]` prints its numbers alone.
+`python -m tests.verification.cluster` runs it; `python -m tests.verification.cluster_ray [--stages N]` prints the measured numbers
+alone, and with `--faults N` those of the faults alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import random
+import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from pretrain_bench.harness.clusters.ray_cluster import RayCluster
 from pretrain_bench.harness.clusters.ticket import ExecutorChoice, job_of
 from pretrain_bench.harness.running.stage_runner import RunOptions
 from pretrain_bench.harness.store.store import Store
-from tests.conftest import REPOSITORY
 from tests.faults.injection import check_whole
 from tests.faults.suite import planned
 from tests.harness.clusters.fake import SLEEPING, run_on
-from tests.verification.disturbed import STAGES_A_SEED
+from tests.harness.clusters.ray_nodes import IN_PROCESS, ray_nodes
+from tests.verification.disturbed import SEEDS_DISTURBED, SLEEP_DISTURBED, STAGES_A_SEED, Disturbed, results_of
 from tests.verification.faults import rooms
 
-OBJECT_STORE_BYTES = 80 << 20
 NO_RAY = "Ray is not installed"
+SEED, NODES = 11, 2
+VICTIMS = ("worker", "raylet", "node", "driver", "head")
 LONG = "6"
 """BENCH_TEST_SLEEP of the stages that one node and two nodes run: 0.6 to 6 s each."""
-
-
-@contextmanager
-def ray_nodes(number: int, sleep: str) -> Iterator[str]:
-    """A Ray cluster on loopback, with nodes of one CPU; yields its address. `sleep`: seconds of each stage."""
-    variables = {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "verify" * 8, "BENCH_TEST_SLEEP": sleep,
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-    }  # fmt: skip
-    with mock.patch.dict(os.environ, variables):
-        from ray.cluster_utils import Cluster  # reads the environment variables for authentication
-
-        node = {"object_store_memory": OBJECT_STORE_BYTES, "num_cpus": 1}
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-        for _ in range(number - 1):
-            cluster.add_node(**node)
-        try:
-            yield cluster.address
-        finally:
-            cluster.shutdown()
 
 
 def run_stages(
     runs: Path, s3dis: Path, seeds: int, nodes: int, sleep: str, executor: ExecutorChoice = SLEEPING
 ) -> dict[str, float]:
     """Run the sleeping suite; returns the seconds by the clock and those of its stages. The workers of the cluster start before."""
-    with ray_nodes(nodes, sleep) as address:
+    with ray_nodes(nodes - 1, sleep, head_cpus=1) as cluster:
         for folder, count in ((runs.with_name(f"{runs.name}-first"), 1), (runs, seeds)):
             store, cells = Store(folder), planned(str(s3dis), count)
             store.check_writable()
-            place = RayCluster(store, job_of(store, executor, RunOptions()), address)
+            place = RayCluster(store, job_of(store, executor, RunOptions()), cluster.address)
             began = time.monotonic()
             run_on(place, store, cells)
             wall = time.monotonic() - began
@@ -78,7 +58,7 @@ def overhead_on_ray(scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
     seeds = max(1, stages // STAGES_A_SEED)
     one = run_stages(scratch / "one", s3dis, seeds, 1, "0.01")
     few = max(1, seeds // 20)
-    long = {nodes: run_stages(scratch / f"long{nodes}", s3dis, few, nodes, LONG)["wall"] for nodes in (1, 2)}
+    long = {nodes: run_stages(scratch / f"long{nodes}", s3dis, few, nodes, LONG)["wall"] for nodes in (1, NODES)}
     return {
         "stages": seeds * STAGES_A_SEED,
         "wall_seconds": round(one["wall"], 1),
@@ -86,15 +66,44 @@ def overhead_on_ray(scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
         "overhead_ms_a_stage": round(1000 * (one["wall"] - one["own"]) / (seeds * STAGES_A_SEED), 1),
         "second_node": {
             "stages": few * STAGES_A_SEED,
-            **{f"{name}_seconds": round(long[n], 1) for n, name in ((1, "one_node"), (2, "two_nodes"))},
-            "speed_up": round(long[1] / long[2], 2),
+            **{f"{name}_seconds": round(long[n], 1) for n, name in ((1, "one_node"), (NODES, "two_nodes"))},
+            "speed_up": round(long[1] / long[NODES], 2),
         },
     }
 
 
-if __name__ == "__main__":
+def faults_on_ray(scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
+    """Hit every victim `times` times while suites run on two nodes, one after the other. In every second suite each stage is a
+    process of its own, which outlives a killed worker."""
+    if find_spec("ray") is None:
+        return {"not run": NO_RAY}
+    victims = [name for name in VICTIMS for _ in range(times)]
+    random.Random(SEED).shuffle(victims)
+    with ray_nodes(NODES, SLEEP_DISTURBED, seed=SEED) as cluster:
+
+        def start_suite(runs: Path, number: int) -> subprocess.Popen[str]:
+            return cluster.suite(runs, s3dis, SEEDS_DISTURBED, **(IN_PROCESS if number % 2 else {}))
+
+        disturbed = Disturbed(cluster, start_suite, scratch / "disturbed", SEED)
+        disturbed.disturb(victims)
+    return results_of([disturbed])
+
+
+def main() -> None:
+    """Print the numbers as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stages", type=int, default=1000)
+    parser.add_argument("--faults", type=int, help="of each kind, without measuring times")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(overhead_on_ray(Path(folder), rooms(Path(folder) / "s3dis"), options.stages), indent=1))
+        scratch = Path(folder)
+        s3dis = rooms(scratch / "s3dis")
+        if options.faults is None:
+            results = overhead_on_ray(scratch, s3dis, options.stages)
+        else:
+            results = faults_on_ray(scratch, s3dis, options.faults)
+        print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

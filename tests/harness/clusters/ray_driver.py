@@ -1,7 +1,11 @@
-"""Runs the sleeping suite on a Ray cluster: `python -m tests.harness.clusters.ray_driver RUNS DATA ADDRESS`."""
+"""Runs the sleeping suite on a Ray cluster: `python -m tests.harness.clusters.ray_driver RUNS DATA ADDRESS [SEEDS]`.
+
+Each stage is a process. BENCH_TEST_EXECUTOR=module:Class selects another executor.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,17 +18,26 @@ from tests.faults.suite import SLEEPER, planned
 from tests.harness.clusters.fake import run_on
 
 
-def run_on_ray(runs: Path, s3dis: str, address: str) -> list[StageReport]:
-    """Each stage is a process that sleeps, on the node that Ray chose."""
+def executor() -> ExecutorChoice:
+    """The executor of the stages, whose processes do not inherit BENCH_TEST_SLEEP."""
+    if name := os.environ.get("BENCH_TEST_EXECUTOR"):
+        return ExecutorChoice(name=name)
+    sleep = f"BENCH_TEST_SLEEP={os.environ.get('BENCH_TEST_SLEEP', '1')}"
+    return ExecutorChoice(name="local", command=("env", sleep, *SLEEPER))
+
+
+def run_on_ray(runs: Path, s3dis: str, address: str, seeds: int = 1) -> list[StageReport]:
+    """Run the suite; each stage runs on the node that Ray chose."""
     store = Store(runs)
     store.check_writable()
-    place = RayCluster(store, job_of(store, ExecutorChoice(name="local", command=SLEEPER), RunOptions()), address)
-    return run_on(place, store, planned(s3dis, seeds=1))
+    place = RayCluster(store, job_of(store, executor(), RunOptions()), address)
+    return run_on(place, store, planned(s3dis, seeds))
 
 
 if __name__ == "__main__":
+    runs, s3dis, address, *seeds = sys.argv[1:]
     try:
-        reports = run_on_ray(Path(sys.argv[1]), *sys.argv[2:])
+        reports = run_on_ray(Path(runs), s3dis, address, *map(int, seeds))
         print(len(reports), sum(r.reused for r in reports))
     except BenchError as error:
         sys.exit(f"exit {error.exit_code}: {error}")
