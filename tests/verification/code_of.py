@@ -120,6 +120,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "harness.clusters.worker",
         "harness.running.scheduler",
         "harness.running.scratch",
+        "harness.store.remains",
     ),
     "crash-points": PUBLISHING,
     "power-cut": PUBLISHING,

@@ -10,9 +10,11 @@ import pytest
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.clusters.base import Interrupted
 from pretrain_bench.harness.clusters.ticket import Ticket
+from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.scheduler import chain_seconds, stages_of
 from pretrain_bench.harness.store.store import Store
+from tests.faults.injection import check_whole
 from tests.harness.clusters.fake import FakeCluster, run_on
 
 
@@ -88,3 +90,41 @@ def test_a_node_that_differs_is_named(cells: list[PlannedCell], tmp_path: Path, 
     with pytest.raises(EnvironmentCannot, match=expected[fault]):
         run_on(place, Store(tmp_path), cells[:1])
     assert place.closed
+
+
+def test_what_workers_left_that_were_killed_after_publishing_is_removed(
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their records are in the store, so that nothing locks these stages again."""
+    store, drop = Store(tmp_path), Store.drop_partial
+    killed, removing = cells[0].stages[-1].spec.key, cells[-1].stages[-1].spec.key
+    tries = Counter[str]()
+
+    def killed_at_first(store: Store, key: str) -> None:
+        tries[key] += 1
+        if tries[key] == 1 and key == removing:
+            store.partial(key).rename(tmp_path / f".partial/.gone-{key}-1")
+        if tries[key] == 1 and key in (killed, removing):
+            raise OSError("killed")
+        drop(store, key)
+
+    monkeypatch.setattr(Store, "drop_partial", killed_at_first)
+    run_on(FakeCluster(store), store, cells)
+    assert tries[killed] == 2 and tries[removing] == 1
+    check_whole(tmp_path, len({s.spec.key for s in stages_of(cells)}))
+
+
+def test_state_of_other_attempts_and_of_other_processes_is_kept(cells: list[PlannedCell], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run_on(FakeCluster(store), store, cells)
+    keys = list(dict.fromkeys(stage.spec.key for stage in stages_of(cells)))[:4]
+    resumable, to_publish, used, locked = (store.partial(key) for key in keys)
+    for folder in (resumable, to_publish, used, locked):
+        folder.mkdir()
+        (folder / "lock").touch()
+    (resumable / "root/out").mkdir(parents=True)
+    (resumable / "root/out" / EVENTS_FILE).write_text("of another attempt")
+    (to_publish / "complete-pretrain").mkdir()
+    with store.lock(used.name, print):
+        run_on(FakeCluster(store), store, cells)
+        assert resumable.is_dir() and to_publish.is_dir() and used.is_dir() and not locked.exists()
