@@ -17,7 +17,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # The tests start hundreds of interpreters; without bytecode, each would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup smoke test test-slow test-all lint docs dist perf openblas perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
+.PHONY: help setup smoke test test-slow test-all lint docs dist perf openblas perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-22s %s\n", $$1, $$2 }'
@@ -77,7 +77,7 @@ perf-minkowski: openblas setup ## build MinkowskiEngine, and measure the sparse 
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-cluster verify-values verify-power-cut verify-crash-points verify-strangers verify-statistics
+verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-statistics
 verify: ## run every long verification; each writes a report to docs/verification/
 
 verify-status: setup ## show whether each verification report is fresh, and if not, why
@@ -90,8 +90,11 @@ verify-faults: setup ## kill runs at random moments, and check that nothing is l
 	$(BIN)/python -m tests.verification.faults
 
 # Needs a Slurm of two nodes (docs/ci.md); CLUSTER_ARGS="--stages 1000" measures more stages.
-verify-cluster: setup ## run stages on a Slurm of two nodes, and on Ray: overhead, packing, kills
+verify-cluster: setup ## run stages on a Slurm of two nodes: overhead, packing, kills
 	$(BIN)/python -m tests.verification.cluster $(CLUSTER_ARGS)
+
+verify-ray: setup ## run stages on a Ray cluster of two nodes: overhead, kills (needs requirements-cluster.lock)
+	$(BIN)/python -m tests.verification.cluster_ray $(CLUSTER_ARGS)
 
 verify-values: setup ## damage values in every layout: must give a problem, an error or the same result (10 minutes)
 	$(BIN)/python -m tests.verification.values

@@ -1,5 +1,4 @@
-"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, random faults. Most of
-it also on Ray.
+"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, random faults.
 
 `python -m tests.verification.cluster [--stages N] [--faults N]`. It uses the Slurm of tests/harness/clusters/two_nodes.py. It needs
 root and ext4, for a store that refuses writes.
@@ -22,7 +21,6 @@ import psutil
 from pretrain_bench.harness.store.store import Store
 from tests.faults.injection import check_whole
 from tests.harness.clusters.two_nodes import START, TwoNodes, output_of
-from tests.verification.cluster_ray import faults_on_ray, overhead_on_ray
 from tests.verification.disturbed import SEEDS_DISTURBED, SLEEP_DISTURBED, STAGES_A_SEED, Disturbed, results_of
 from tests.verification.faults import rooms
 from tests.verification.report import write_report
@@ -119,7 +117,6 @@ def main() -> None:
     os.environ["SLURM_CONF"] = conf[1]
     cluster = TwoNodes(Path(conf[1]))
     results: dict[str, Any] = {"load_average": round(psutil.getloadavg()[0], 1)}
-    ray: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
@@ -128,14 +125,12 @@ def main() -> None:
             results["short_stages"] = throughput(cluster, scratch, s3dis, options.short)
             if options.seeds:
                 results["second_node"] = second_node(cluster, scratch, s3dis, options.seeds)
-            ray = overhead_on_ray(scratch / "ray", s3dis, options.stages)
-            print(results, ray, flush=True)
+            print(results, flush=True)
             results["random_faults"] = faults(cluster, scratch, s3dis, options.faults)
-            ray["random_faults"] = faults_on_ray(scratch, s3dis, options.faults)
     finally:
         if "slurm: runs" not in started:
             subprocess.run(["bash", START, "stop"], check=True)
-    write_report("cluster", what, "ok", seed=SEED, results={"slurm": results, "ray": ray})
+    write_report("cluster", what, "ok", seed=SEED, results=results)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Sleeping stages on a Ray cluster on this machine: overhead per stage, what a second node adds, and random faults.
+"""`make verify-ray`: sleeping stages on a Ray cluster on this machine: overhead, speed-up by a second node, random faults.
 
-`python -m tests.verification.cluster` runs it; `python -m tests.verification.cluster_ray [--stages N]` prints the measured numbers
-alone, and with `--faults N` those of the faults alone.
+`python -m tests.verification.cluster_ray [--stages N] [--faults N]`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import subprocess
 import tempfile
@@ -15,6 +13,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from pretrain_bench.harness.clusters.ray_cluster import RayCluster
 from pretrain_bench.harness.clusters.ticket import ExecutorChoice, job_of
@@ -26,8 +26,8 @@ from tests.harness.clusters.fake import SLEEPING, run_on
 from tests.harness.clusters.ray_nodes import IN_PROCESS, ray_nodes
 from tests.verification.disturbed import SEEDS_DISTURBED, SLEEP_DISTURBED, STAGES_A_SEED, Disturbed, results_of
 from tests.verification.faults import rooms
+from tests.verification.report import write_report
 
-NO_RAY = "Ray is not installed"
 SEED, NODES = 11, 2
 VICTIMS = ("worker", "raylet", "node", "driver", "head")
 LONG = "6"
@@ -52,9 +52,6 @@ def run_stages(
 
 def overhead_on_ray(scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
     """The overhead per stage on one node: the time besides its sleep. And long stages on one node and on two."""
-    if find_spec("ray") is None:
-        return {"not run": NO_RAY}
-    scratch.mkdir(exist_ok=True)
     seeds = max(1, stages // STAGES_A_SEED)
     one = run_stages(scratch / "one", s3dis, seeds, 1, "0.01")
     few = max(1, seeds // 20)
@@ -75,8 +72,6 @@ def overhead_on_ray(scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
 def faults_on_ray(scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
     """Hit every victim `times` times while suites run on two nodes, one after the other. In every second suite each stage is a
     process of its own, which outlives a killed worker."""
-    if find_spec("ray") is None:
-        return {"not run": NO_RAY}
     victims = [name for name in VICTIMS for _ in range(times)]
     random.Random(SEED).shuffle(victims)
     with ray_nodes(NODES, SLEEP_DISTURBED, seed=SEED) as cluster:
@@ -90,19 +85,23 @@ def faults_on_ray(scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the numbers as JSON."""
+    """Run all parts, then write docs/verification/ray.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stages", type=int, default=1000)
-    parser.add_argument("--faults", type=int, help="of each kind, without measuring times")
+    parser.add_argument("--faults", type=int, default=20, help="of each kind")
     options = parser.parse_args()
+    what = "stages on a Ray cluster of two nodes: overhead, a second node, and faults: nothing lost, nothing double"
+    if find_spec("ray") is None:
+        write_report("ray", what, "not run", why="Ray is not installed")
+        return
+    results: dict[str, Any] = {"load_average": round(psutil.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         s3dis = rooms(scratch / "s3dis")
-        if options.faults is None:
-            results = overhead_on_ray(scratch, s3dis, options.stages)
-        else:
-            results = faults_on_ray(scratch, s3dis, options.faults)
-        print(json.dumps(results, indent=1))
+        results |= overhead_on_ray(scratch, s3dis, options.stages)
+        print(results, flush=True)
+        results["random_faults"] = faults_on_ray(scratch, s3dis, options.faults)
+    write_report("ray", what, "ok", seed=SEED, results=results)
 
 
 if __name__ == "__main__":

@@ -108,20 +108,20 @@ PUBLISHING = (
 )
 """The modules that make a finished run visible."""
 
+CLUSTERS = (
+    "benchmarks.support.ownership",
+    "harness.clusters.jobs",
+    "harness.clusters.ticket",
+    "harness.clusters.worker",
+    "harness.running.scheduler",
+    "harness.running.scratch",
+    "harness.store.remains",
+)
+"""The modules that run stages on any cluster."""
+
 CODE: dict[str, tuple[str, ...]] = {
-    "cluster": (
-        "benchmarks.support.ownership",
-        "harness.clusters.jobs",
-        "harness.clusters.ray_cluster",
-        "harness.clusters.slurm",
-        "harness.clusters.slurm_options",
-        "harness.clusters.submissions",
-        "harness.clusters.ticket",
-        "harness.clusters.worker",
-        "harness.running.scheduler",
-        "harness.running.scratch",
-        "harness.store.remains",
-    ),
+    "cluster": (*CLUSTERS, "harness.clusters.slurm", "harness.clusters.slurm_options", "harness.clusters.submissions"),
+    "ray": (*CLUSTERS, "harness.clusters.ray_cluster"),
     "crash-points": PUBLISHING,
     "power-cut": PUBLISHING,
     "strangers": (

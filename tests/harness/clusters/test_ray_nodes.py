@@ -1,4 +1,4 @@
-"""A kill on a Ray cluster of two nodes, of each kind that `make verify-cluster` repeats at random, loses and duplicates nothing."""
+"""A kill on a Ray cluster of two nodes, of each kind that `make verify-ray` repeats at random, loses and duplicates nothing."""
 
 from __future__ import annotations
 
