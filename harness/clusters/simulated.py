@@ -179,6 +179,9 @@ class _PastRuns(StageRunner):
         """See `StageRunner.reusable`."""
         return self.ended.get(key)
 
+    def remove_remains(self, reports: Iterable[StageReport]) -> None:
+        """Nothing: a simulation touches no store."""
+
 
 class _Unlocked(Store):
     """A store in which no other process works."""

@@ -15,7 +15,6 @@ from pretrain_bench.harness.clusters.local import LocalMachine
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
 from pretrain_bench.harness.running.capacity import Capacity, Demand
 from pretrain_bench.harness.running.stage_runner import Cancelled, StageReport, StageRunner
-from pretrain_bench.harness.store.remains import remove_remains
 from pretrain_bench.harness.store.store import is_done
 
 WAIT_SECONDS = 0.2
@@ -132,7 +131,7 @@ class _Scheduler:
                     self.place.cancel()
         finally:
             self.place.close()
-        remove_remains(self.runner.store, (report.record for report in self.reports.values()))
+        self.runner.remove_remains(self.reports.values())
         if self.cancelled and not isinstance(self.error, Cancelled):
             raise Cancelled("stopped; rerun the same command to resume")
         if self.error is not None:

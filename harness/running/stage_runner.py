@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,6 +26,7 @@ from pretrain_bench.harness.running.untrusted_text import clean_items, clean_met
 from pretrain_bench.harness.running.verdict import Evidence, Verdict, ended_early_unasked, judge, refusal
 from pretrain_bench.harness.store.hashes import hash_artifacts, hash_side_files
 from pretrain_bench.harness.store.provenance import provenance
+from pretrain_bench.harness.store.remains import remove_remains
 from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import (
     ARTIFACTS,
@@ -116,6 +118,10 @@ class StageRunner:
             return self._run_once(job)
         except OSError as error:
             raise cannot_write(self.store.root, error, job.planned.title) from error
+
+    def remove_remains(self, reports: Iterable[StageReport]) -> None:
+        """Remove what killed processes have left of runs that they had published."""
+        remove_remains(self.store, (report.record for report in reports))
 
     def _run_once(self, job: StageJob) -> StageReport:
         title = job.planned.title
