@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
-World = Literal["nano", "smoke", "tiny", "full"]
+World = Literal["nano", "smoke", "tiny", "study", "full"]
 Keep = Literal["none", "final", "best", "all"]
 Figures = Literal["screen", "paper"]
 Checkpoint = Literal["final", "selected", "best"]

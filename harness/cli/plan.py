@@ -205,7 +205,7 @@ def _print_simulation(simulated: Simulation) -> None:
 
 SOURCES = {
     "earlier runs": "from earlier runs of the same kind here",
-    "same work": "from a count of the work and the speed of earlier runs here",
+    "calibrated": "from a count of the work and the speed of earlier runs here",
     "rough": "from a count of the work (rough)",
 }
 

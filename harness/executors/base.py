@@ -252,7 +252,7 @@ def library_variables(threads: int) -> dict[str, str]:
         "GOMP_SPINCOUNT": "1000",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         # By default glibc returns every large array to the system, which zeroes its pages again at the next allocation: 20 % of a
-        # step of a small network.
+        # step of a small network. A glibc that refuses thresholds above 32 MiB keeps its default.
         "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
         "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
         "MALLOC_TOP_PAD_": str(64 * 2**20),

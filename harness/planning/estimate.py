@@ -48,7 +48,7 @@ class Estimate(NamedTuple):
 
     seconds: float
     bytes: int
-    source: Literal["earlier runs", "same work", "rough"]
+    source: Literal["earlier runs", "calibrated", "rough"]
     within: float = 1.0
     """Factor by which the time may be shorter or longer."""
 
@@ -79,10 +79,13 @@ class History:
             device, kind = _device_of(planned), _kind_of_stage(planned)
             if kind in found[device] or (device, *kind) not in self._seconds:
                 continue
+            if planned.spec.limits.currency in (Currency.gpu_seconds, Currency.flops):
+                continue  # ended by its budget, so its time says nothing about the machine
             seconds = self._seconds[device, *kind]
             rough = _rough_seconds(planned, _rates_of(planned.spec.device), cpus)
             if rough and sum(seconds):
                 found[device][kind] = sum(seconds) / len(seconds) / rough
+        self._estimates.clear()
         self._slower = {device: statistics.median(by_kind.values()) for device, by_kind in found.items() if by_kind}
 
     def estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None = None) -> Estimate:
@@ -106,7 +109,7 @@ class History:
             return Estimate(mean, sum(sizes) // len(sizes), "earlier runs", spread)
         used = rates or _rates_of(spec.device)
         slower = None if rates is not None else self._slower.get(on)
-        source: Literal["same work", "rough"] = "rough" if slower is None else "same work"
+        source: Literal["calibrated", "rough"] = "rough" if slower is None else "calibrated"
         needed = _rough_seconds(planned, used, cpus) * (slower or 1.0)
         if spec.device == "cuda" and spec.limits.currency == Currency.gpu_seconds and planned.recipe is not None:
             exactly = spec.limits.uniformity == "exactly"

@@ -120,8 +120,9 @@ class StageRunner:
             raise cannot_write(self.store.root, error, job.planned.title) from error
 
     def remove_remains(self, reports: Iterable[StageReport]) -> None:
-        """Remove what killed processes have left of runs that they had published."""
-        remove_remains(self.store, (report.record for report in reports))
+        """Remove what killed processes have left of runs that they had published, if the store allows it."""
+        with contextlib.suppress(OSError, WrongUse):
+            remove_remains(self.store, (report.record for report in reports))
 
     def _run_once(self, job: StageJob) -> StageReport:
         title = job.planned.title

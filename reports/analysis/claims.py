@@ -41,7 +41,6 @@ SAME_DATA_MARGIN = 0.5
 """Points within which the paper's differences on ScanNet with all labels lie."""
 RATIOS = ("5%", "20%", "100%")
 """Label ratios over which a gain's spread and lowest value are compared."""
-RIVALS = ("pointcontrast", "csc")
 EARLY, ORDERED = 0.05, 0.1
 """Shares of the fine-tuning steps at which curves are read: 1,000 and 2,000 of the paper's 20,000."""
 DRAWS = 10_000
@@ -59,12 +58,13 @@ class Claim(Spec):
     test: Literal["better", "equivalent", "smallest_spread", "greatest_low", "early", "order"]
     task: Name
     method: Name | None = None
+    rivals: tuple[Name, ...] = ()
     gain: float | None = None
 
 
 class Tested(NamedTuple):
     """The result of a test: the estimate; p for the claim and for its opposite, without correction, NaN if the verdict does not
-    rest on p values; and the verdict unless a corrected p decides."""
+    rest on p values; and the verdict unless a corrected p decides. Of a two-sided test p counts for the side of the estimate."""
 
     value: Estimate
     p: float = float("nan")
@@ -83,10 +83,11 @@ def claims(runs: pd.DataFrame, curves: Iterable[Curve]) -> pd.DataFrame:
 
     Columns: `family`, `test`, `task`, `method` (empty: all); `published`, the difference that the paper states, if any;
     `value` with `low` and `high`, a difference in points, a share of bootstrap samples or a rank correlation; `n`, the number of
-    pre-training seeds, the fewest of a method; `p` and `p_holm`, corrected within the family; `verdict`.
+    pre-training seeds, the fewest of a method; `p` for the statement and `p_opposite` against it, each with Holm's correction for
+    the whole family in `p_holm` and `p_opposite_holm`; `verdict`.
 
-    A statement about a method is left out without runs of it or of scratch, and if its cells were run under two conditions, which
-    are never averaged. `curves` are the validation curves of these runs.
+    A statement about a method is left out without runs of it or of scratch, and if its cells were run under two conditions or the
+    method was pre-trained in two ways, which are never averaged. `curves` are the validation curves of these runs.
     """
     import pandas as pd
 
@@ -97,7 +98,7 @@ def claims(runs: pd.DataFrame, curves: Iterable[Curve]) -> pd.DataFrame:
         for claim in published_claims():
             found = _tested(claim, mine, by_key)
             if found is not None:
-                named = {**claim.model_dump(), "method": claim.method or ""}
+                named = {**claim.model_dump(exclude={"rivals"}), "method": claim.method or ""}
                 rows.append({**named, "budget": budget, "profile": profile, **found._asdict()})
         if rows:
             tables.append(_with_verdicts(pd.DataFrame(rows)))
@@ -109,11 +110,22 @@ def _with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     values: list[Estimate] = rows.pop("value").tolist()
     rows = rows.assign(**{name: [getattr(v, name) for v in values] for name in ("low", "high", "n")})
     rows.insert(0, "value", [v.mean for v in values])
+    rows["gain"] = rows["gain"].astype(float)  # None if no statement of this table has one
     for column in ("p", "p_opposite"):
-        rows[f"{column}_holm"] = rows.groupby("family")[column].transform(lambda p: holm(p.to_numpy()))
-    rows.loc[rows["p_holm"] < ALPHA, "verdict"] = HOLDS
-    rows.loc[rows["p_opposite_holm"] < ALPHA, "verdict"] = FAILS
+        rows[f"{column}_holm"] = rows.groupby("family")[column].transform(_corrected)
+    two_sided = rows["test"] == "better"
+    rows.loc[(rows["p_holm"] < ALPHA) & (~two_sided | (rows["value"] > 0)), "verdict"] = HOLDS
+    rows.loc[(rows["p_opposite_holm"] < ALPHA) & (~two_sided | (rows["value"] < 0)), "verdict"] = FAILS
     return rows.rename(columns={"gain": "published"})
+
+
+def _corrected(p: pd.Series) -> NDArray[np.float64]:
+    """Holm's correction for all statements of the family `p.name`, also those that were not or cannot be tested."""
+    size = sum(claim.family == p.name for claim in published_claims())
+    known = p.notna().to_numpy()
+    corrected = np.full(len(p), np.nan)
+    corrected[known] = holm(np.append(p[known], np.ones(size - known.sum())))[: known.sum()]
+    return corrected
 
 
 def _tested(claim: Claim, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Tested | None:
@@ -155,18 +167,16 @@ def _values(by_seed: Mapping[int, float]) -> NDArray[np.float64]:
 
 
 def better(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Tested:
-    """Whether `ours` is better than `base`; not so if it is worse, or equivalent within a point."""
-    gap, p = difference(ours, base), welch_p(ours, base)
+    """Whether `ours` is better than `base` (two-sided); not so if it is worse, or else equivalent within a point."""
+    p = welch_p(ours, base)
     verdict = FAILS if tost(ours, base, EQUIVALENCE_MARGIN).equivalent else CANNOT_TELL
-    return (
-        Tested(gap, p if gap.mean > 0 else 1.0, p if gap.mean < 0 else 1.0, verdict) if np.isfinite(p) else Tested(gap)
-    )
+    return Tested(difference(ours, base), p, p, verdict)
 
 
 def equivalent(ours: NDArray[np.float64], base: NDArray[np.float64], margin: float = SAME_DATA_MARGIN) -> Tested:
     """Whether two means differ by less than `margin`; not so if they differ by more, in either direction."""
     outside = min(welch_greater_p(ours, base + margin), welch_greater_p(base, ours + margin))
-    return Tested(difference(ours, base), tost(ours, base, margin).p, min(1.0, 2 * outside))
+    return Tested(difference(ours, base), tost(ours, base, margin).p, float(np.minimum(1.0, 2 * outside)))
 
 
 def reached(early: NDArray[np.float64], final: NDArray[np.float64], within: float = WITHIN_POINTS) -> Tested:
@@ -178,7 +188,7 @@ def reached(early: NDArray[np.float64], final: NDArray[np.float64], within: floa
 def _over_ratios(claim: Claim, ratios: Sequence[Units]) -> Tested | None:
     """The share of bootstrap samples of the seeds in which the method leads its rivals."""
     assert claim.method is not None
-    named = (claim.method, *RIVALS)
+    named = (claim.method, *claim.rivals)
     if any(method not in units for method in (*named, BASELINE) for units in ratios):
         return None
     tables = []  # for each method (seeds, ratios): the ratios share a pre-training, so a seed is drawn with all of them
@@ -195,7 +205,7 @@ def _over_ratios(claim: Claim, ratios: Sequence[Units]) -> Tested | None:
 
 def leads(methods: Sequence[NDArray[np.float64]], base: NDArray[np.float64], by_spread: bool) -> float:
     """The share of bootstrap samples of the seeds in which the first of `methods`, each (seeds, ratios) in per cent, has the
-    smallest standard deviation over ratios of its mean gains, or else the greatest lowest gain. Seeded."""
+    smallest standard deviation over ratios of its mean gains, or else the greatest lowest gain; a tie counts half. Seeded."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
 
     def means(table: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -204,7 +214,8 @@ def leads(methods: Sequence[NDArray[np.float64]], base: NDArray[np.float64], by_
     scratch = means(base)
     gains = [means(table) - scratch for table in methods]
     values = np.array([-g.std(1, ddof=1) if by_spread else g.min(1) for g in gains])
-    return float((values[0] > values[1:].max(0)).mean())
+    best = values[1:].max(0)
+    return float((values[0] > best).mean() + (values[0] == best).mean() / 2)
 
 
 def _at_share(curves: Iterable[Curve], share: float) -> dict[str, dict[int, float]]:
@@ -224,14 +235,15 @@ def _score_at(curve: Curve, share: float) -> float | None:
 
 
 def _order(final: Units, curves: Iterable[Curve]) -> Tested | None:
-    """The rank correlation of the methods' means early and in the end, with a bootstrap interval over seeds."""
-    early = _at_share(curves, ORDERED)
-    methods = [m for m in sorted(final) if m in early]
+    """The rank correlation of the means of scratch and the paper's methods early and in the end, with a bootstrap interval over
+    seeds."""
+    early, papers = _at_share(curves, ORDERED), {BASELINE, *(c.method for c in published_claims() if c.method)}
+    methods = [m for m in sorted(papers & set(final)) if m in early]
     pairs = [np.array([(early[m][s], final[m][s]) for s in sorted(early[m]) if s in final[m]]) for m in methods]
     n = min((len(p) for p in pairs), default=0)
     if len(methods) < LEAST_METHODS:
         return None
-    if n < LEAST_SEEDS:
+    if n < LEAST_SEEDS or (np.ptp([p.mean(0) for p in pairs], axis=0) == 0).any():
         return Tested(Estimate(float("nan"), float("nan"), float("nan"), n))
     value, low, high = rank_correlation(pairs)
     return Tested(Estimate(value, low, high, n), verdict=HOLDS if low > 0 else FAILS if high < 0 else CANNOT_TELL)
@@ -249,7 +261,8 @@ def rank_correlation(pairs: Iterable[NDArray[np.float64]]) -> tuple[float, float
     def correlation(means: NDArray[np.float64]) -> NDArray[np.float64]:
         ranks = rankdata(means, axis=-2)
         centred = ranks - ranks.mean(-2, keepdims=True)
-        return np.asarray(centred.prod(-1).sum(-1) / np.sqrt((centred**2).sum(-2).prod(-1)))
+        with np.errstate(invalid="ignore"):  # all methods equal in a sample: NaN
+            return np.asarray(centred.prod(-1).sum(-1) / np.sqrt((centred**2).sum(-2).prod(-1)))
 
     low, high = np.nanquantile(correlation(drawn), [ALPHA / 2, 1 - ALPHA / 2])
     return float(correlation(observed)), float(low), float(high)

@@ -82,13 +82,13 @@ def _testable(ours: NDArray[np.float64], base: NDArray[np.float64]) -> bool:
     return min(len(ours), len(base)) > 1 and not (flat(ours) and flat(base))
 
 
-def _welch(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Any:
+def _welch(ours: NDArray[np.float64], base: NDArray[np.float64], alternative: str = "two-sided") -> Any:
     from scipy import stats
 
     with warnings.catch_warnings():
         # If one side has no spread, the other's spread decides, so scipy's warning does not apply.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        return stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False)
+        return stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False, alternative=alternative)
 
 
 def verdict(gap: Estimate) -> str:
@@ -147,11 +147,7 @@ def welch_p(ours: NDArray[np.float64], base: NDArray[np.float64]) -> float:
 
 def welch_greater_p(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
     """One-sided p of Welch's test that the mean of `one` exceeds that of `two`; NaN as for `welch_p`."""
-    from scipy import stats
-
-    if not _testable(one, two):
-        return float("nan")
-    return float(stats.ttest_ind(one, two, equal_var=False, alternative="greater").pvalue)
+    return float(_welch(one, two, "greater").pvalue) if _testable(one, two) else float("nan")
 
 
 TESTED = ("differs", "not distinguishable")

@@ -89,7 +89,7 @@ class Page(NamedTuple):
 
 HEADS = {
     "table1": "All labels", "ratios": "Label ratios", "tasks": "Over all tasks", "probes": "Probes",
-    "published": "The paper's numbers", "datasets": "Pre-training data", "cost": "Cost",
+    "claims": "The paper's statements", "published": "The paper's numbers", "datasets": "Pre-training data", "cost": "Cost",
 }  # fmt: skip
 """Short headings of tables by the name of their file, without its number; the full title is a note below."""
 

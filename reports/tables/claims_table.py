@@ -6,21 +6,22 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pretrain_bench.reports.analysis.claims import FAILS, LEAST_SEEDS
 from pretrain_bench.reports.tables.wording import format_budget
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CLAIMS_TITLE = (
-    "The paper's statements on these runs: difference from scratch in points with its 95 % interval, p with Holm's correction "
-    "within a family, n pre-training seeds"
+    "The paper's statements on these runs: difference from scratch in points with its 95 % interval, p for the verdict (else for "
+    "the statement) with Holm's correction for its family, n pre-training seeds"
 )
 STATEMENTS = {
     "better": "{method} better than scratch{published}",
     "equivalent": "{method} within ±0.5 of scratch",
     "smallest_spread": "{method}: smallest spread of gains",
     "greatest_low": "{method}: greatest lowest gain",
-    "early": "{method} reaches scratch at 5 % of steps",
+    "early": "{method} within 1 at 5 % of the steps",
     "order": "final order visible at 10 % of steps",
 }
 """What the paper says, by test."""
@@ -40,7 +41,7 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
                 "task": claim["task"],
                 "statement": STATEMENTS[str(claim["test"])].format(method=claim["method"], published=paper),
                 "here": _found(claim),
-                "p": "-" if math.isnan(claim["p_holm"]) else f"{claim['p_holm']:.3f}",
+                "p": _p(claim),
                 "n": claim["n"],
                 "verdict": claim["verdict"],
                 "budget": format_budget(claim["budget"], claim["profile"]),
@@ -50,10 +51,15 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="budget") if len(table) and table["budget"].nunique() == 1 else table
 
 
+def _p(claim: Mapping[Any, Any]) -> str:
+    p = claim["p_opposite_holm"] if claim["verdict"] == FAILS else claim["p_holm"]
+    return "-" if math.isnan(p) else f"{p:.3f}"
+
+
 def _found(claim: Mapping[Any, Any]) -> str:
     value = float(claim["value"])
     if math.isnan(value):
-        return "too few seeds"
+        return "too few seeds" if claim["n"] < LEAST_SEEDS else "no spread"
     if claim["test"] in ("smallest_spread", "greatest_low"):
         return f"leads in {100 * value:.0f} % of samples"
     digits, sign = (2, "") if claim["test"] == "order" else (1, "+")

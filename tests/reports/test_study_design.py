@@ -8,6 +8,7 @@ import pytest
 
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.reports.analysis.claims import published_claims
 from pretrain_bench.reports.analysis.power import welch_power
 from tests.conftest import REPOSITORY
 
@@ -34,5 +35,20 @@ def test_the_suite_has_the_cells_of_the_design() -> None:
     assert {len(s) for (protocol, _), s in seeds.items() if protocol != "finetune"} == {8}
     assert {m for p, m in seeds if p == "decoder"} == {"scratch", "depthcontrast"}
     ran = [c for c in cells if not (c.method == "supervised" and c.task == "scannet-sem")]
-    assert sum(c.protocol == "finetune" for c in ran) == 740
-    assert sum(c.protocol == "decoder" for c in ran) == 48
+    counts = {name: [c for c in ran if c.protocol == name] for name in ("finetune", "linear", "decoder")}
+    assert {name: len(found) for name, found in counts.items()} == {"finetune": 740, "linear": 408, "decoder": 48}
+    extractions = {(c.method, c.task, c.pretrain_seed) for c in counts["linear"]}
+    assert len(extractions) == 136 and len({(c.method, c.pretrain_seed) for c in ran}) == 56
+    for printed in ("740 fine-tunings", "56 pre-trainings", "408 linear probes", "136 extractions", "48 decoder"):
+        assert printed in " ".join(DESIGN.split())
+
+
+def test_the_families_are_those_of_the_design() -> None:
+    """Each family has as many statements as the design counts comparisons, and names its methods."""
+    rows = re.findall(r"^\| ([A-F]) \| .* \| (\d)[^|]*\|$", DESIGN.split("## Predicted power")[0], re.M)
+    families: dict[str, int] = {}
+    for claim in published_claims():
+        families[claim.family] = families.get(claim.family, 0) + 1
+    assert {family: int(number) for family, number in rows} == families
+    (line,) = (line for line in DESIGN.splitlines() if line.startswith("| D |"))
+    assert all(f"`{rival}`" in line for claim in published_claims() for rival in claim.rivals)

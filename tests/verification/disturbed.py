@@ -124,8 +124,8 @@ class Disturbed:
 
 
 def results_of(disturbed: Sequence[Disturbed]) -> dict[str, Any]:
-    """Faults by victim, suites, their stages by counted attempts, stages that a fault interrupted, and drivers: all, and those that
-    ended with an error which no fault calls for."""
+    """Faults by victim, suites, their stages by counted attempts, stages that a fault interrupted, drivers, and drivers that
+    ended with an error although no fault explains it."""
     attempts = sum((one.attempts for one in disturbed), Counter[int]())
     return {
         "faults": dict(sorted(sum((one.done for one in disturbed), Counter[str]()).items())),

@@ -148,21 +148,29 @@ def test_gpu_verification_needs_torch_and_numpy_only(tmp_path: Path) -> None:
     assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode, "the trial is a trial"
 
 
-def test_printed_numbers_of_clusters_are_those_of_the_report() -> None:
-    report = json.loads((ROOT / "docs/verification/cluster.json").read_text())["results"]
-    slurm, ray = report["slurm"], report["ray"]
-    short, faults = slurm["short_stages"], slurm["random_faults"]
+def test_printed_numbers_of_clusters_are_those_of_the_reports() -> None:
+    slurm, ray = (
+        json.loads((ROOT / f"docs/verification/{name}.json").read_text())["results"] for name in ("cluster", "ray")
+    )
+    short = slurm["short_stages"]
     each, packed = (short[name]["stages_a_minute"] for name in ("one_job_each", "packed"))
+    disturbed = (
+        f"{sum(r['random_faults']['stages_by_attempts'].values()):,} stages in {r['random_faults']['suites']} suites"
+        for r in (slurm, ray)
+    )
     text = (ROOT / "docs/cluster.md").read_text()
     for printed in (
         f"| {slurm['overhead_packed']['overhead_ms_a_stage']} ms, packed | {ray['overhead_ms_a_stage']} ms |",
         f"| stages per minute, {short['stages']} short ones | {each:.0f} as one job each, {packed:.0f} packed |",
-        f"| {slurm['second_node']['speed_up']} times as fast (stages of 0.8 to 8 s) | {ray['second_node']['speed_up']} times",
-        f"| {sum(faults['faults'].values())} faults (20 of each kind) in {faults['suites']} suites |",
+        f"| {slurm['second_node']['speed_up']} times as fast (stages of 0.8 to 8 s) | {ray['second_node']['speed_up']} times "
+        f"({ray['second_node']['stages']} stages of 0.6 to 6 s) |",
+        f"| 100 faults, 20 of each kind | {' | '.join(disturbed)} |",
+        f"{ray['random_faults']['interrupted_stages']} stages were interrupted",
     ):
         assert printed in text, printed
-    of_nodes = [number for name, number in faults["faults"].items() if name.startswith("slurmd")]
-    others = [number for name, number in faults["faults"].items() if not name.startswith("slurmd")]
-    assert sum(of_nodes) == 20 and set(others) == {20}
-    assert set(faults["stages_by_attempts"]) == {"1"}
-    assert f"| {faults['stages_by_attempts']['1']:,} stages, each completed once" in text
+    faults = slurm["random_faults"]["faults"]
+    assert sum(number for name, number in faults.items() if name.startswith("slurmd")) == 20
+    assert {number for name, number in faults.items() if not name.startswith("slurmd")} == {20}
+    assert ray["random_faults"]["faults"] == dict.fromkeys(("driver", "head", "node", "raylet", "worker"), 20)
+    assert {attempts for r in (slurm, ray) for attempts in r["random_faults"]["stages_by_attempts"]} == {"1"}
+    assert "Each stage completed once, with one counted attempt" in " ".join(text.split())

@@ -57,7 +57,7 @@ def test_other_stages_of_the_plan_calibrate_the_estimate(device: str, plan: dict
     history = History([run(device, "scannet-det", seconds=70.0)])
     history.calibrate([planned, other], 1)
     found = history.estimate(planned, 1)
-    assert found.source == "same work" and found.seconds == pytest.approx(70.0), "both stages have the same work"
+    assert found.source == "calibrated" and found.seconds == pytest.approx(70.0), "both stages have the same work"
     assert found.seconds != pytest.approx(rough.seconds) and found.bytes == rough.bytes
     assert history.estimate(other, 1).source == "earlier runs"
 
