@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.support.files import replacing
 
 _ENDING = r"\.(md|tex|csv|json|parquet|png|svg|pdf)"
 REPORT_FILES = re.compile(
-    r"index\.html|(synthetic-)?(runs|effects|probes|published|datasets|cost|(table|ratios|tasks)\d*)"
+    r"index\.html|(synthetic-)?(runs|effects|claims|probes|published|datasets|cost|(table|ratios|tasks)\d*)"
     rf"{_ENDING}|(table|used|scores|curves|reach|figure)-(?!(synthetic-)?compare\.).*{_ENDING}"
 )
 COMPARISON_FILES = re.compile(rf"(figure-)?(synthetic-)?compare{_ENDING}")
