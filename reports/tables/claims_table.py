@@ -37,7 +37,7 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
         paper = "" if math.isnan(claim["published"]) else f" ({claim['published']:+.1f})"
         rows.append(
             {
-                "": claim["family"],
+                "family": claim["family"],
                 "task": claim["task"],
                 "statement": STATEMENTS[str(claim["test"])].format(method=claim["method"], published=paper),
                 "here": _found(claim),
