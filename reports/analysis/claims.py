@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,11 +15,10 @@ from pydantic import TypeAdapter
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
-from pretrain_bench.reports.analysis.columns import UNIT
 from pretrain_bench.reports.analysis.convergence import WITHIN_POINTS
 from pretrain_bench.reports.analysis.curves import Curve
 from pretrain_bench.reports.analysis.method_cards import BASELINE
-from pretrain_bench.reports.analysis.scores import headline_checkpoint
+from pretrain_bench.reports.analysis.scores import by_seed
 from pretrain_bench.reports.analysis.statistics import (
     ALPHA,
     BOOTSTRAP_SEED,
@@ -153,17 +153,13 @@ def _units(runs: pd.DataFrame) -> dict[str, dict[int, float]]:
     """Empty if the runs have several conditions; without methods that have several rows."""
     if runs["conditions"].nunique() != 1:
         return {}
-    column = f"score_{headline_checkpoint(runs)}"
-    units: dict[str, dict[int, float]] = {}
-    for method, mine in runs[runs[column].notna()].groupby("method"):
-        if mine["row"].nunique() == 1:
-            means = mine.groupby(UNIT)[column].mean()
-            units[str(method)] = dict(zip(means.index.tolist(), (100 * means).tolist(), strict=True))
-    return units
+    rows = by_seed(runs)
+    counts = Counter(method for method, *_ in rows)
+    return {method: seeds for (method, *_), seeds in rows.items() if counts[method] == 1}
 
 
-def _values(by_seed: Mapping[int, float]) -> NDArray[np.float64]:
-    return np.array([by_seed[seed] for seed in sorted(by_seed)])
+def _values(scores: Mapping[int, float]) -> NDArray[np.float64]:
+    return np.array([scores[seed] for seed in sorted(scores)])
 
 
 def better(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Tested:
@@ -197,10 +193,14 @@ def _over_ratios(claim: Claim, ratios: Sequence[Units]) -> Tested | None:
         tables.append(np.array([[units[method][s] for units in ratios] for s in seeds]).reshape(-1, len(ratios)))
     n = min(len(table) for table in tables)
     if n < LEAST_SEEDS:
-        return Tested(Estimate(float("nan"), float("nan"), float("nan"), n))
+        return _untested(n)
     share = leads(tables[:-1], tables[-1], claim.test == "smallest_spread")
     verdict = HOLDS if share >= CONFIDENCE else FAILS if share < ALPHA else CANNOT_TELL
     return Tested(Estimate(share, float("nan"), float("nan"), n), verdict=verdict)
+
+
+def _untested(n: int) -> Tested:
+    return Tested(Estimate(float("nan"), float("nan"), float("nan"), n))
 
 
 def leads(methods: Sequence[NDArray[np.float64]], base: NDArray[np.float64], by_spread: bool) -> float:
@@ -226,7 +226,7 @@ def _at_share(curves: Iterable[Curve], share: float) -> dict[str, dict[int, floa
         score = _score_at(curve, share)
         if score is not None:
             at.setdefault(curve.method, {}).setdefault(curve.pretrain_seed, []).append(100 * score)
-    return {m: {s: float(np.mean(v)) for s, v in by_seed.items()} for m, by_seed in at.items()}
+    return {m: {s: float(np.mean(v)) for s, v in seeds.items()} for m, seeds in at.items()}
 
 
 def _score_at(curve: Curve, share: float) -> float | None:
@@ -244,7 +244,7 @@ def _order(final: Units, curves: Iterable[Curve]) -> Tested | None:
     if len(methods) < LEAST_METHODS:
         return None
     if n < LEAST_SEEDS or (np.ptp([p.mean(0) for p in pairs], axis=0) == 0).any():
-        return Tested(Estimate(float("nan"), float("nan"), float("nan"), n))
+        return _untested(n)
     value, low, high = rank_correlation(pairs)
     return Tested(Estimate(value, low, high, n), verdict=HOLDS if low > 0 else FAILS if high < 0 else CANNOT_TELL)
 

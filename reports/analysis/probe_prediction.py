@@ -16,23 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
-from pretrain_bench.reports.analysis.columns import UNIT
+from pretrain_bench.reports.analysis.columns import ROW
 from pretrain_bench.reports.analysis.method_cards import BASELINE
-from pretrain_bench.reports.analysis.scores import headline_checkpoint
+from pretrain_bench.reports.analysis.scores import by_seed
 from pretrain_bench.reports.analysis.statistics import BOOTSTRAP_SEED, CONFIDENCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PANEL = ["task", "dataset", "label_ratio"]
-METHOD = ["method", "pretrain_dataset", "pretraining"]
 LIMITS = ["budget", "profile"]
 LEAST_METHODS, LEAST_SEEDS = 5, 2
 DRAWS = 2000
 CANNOT_TELL = "cannot tell"
 
 Scores = Mapping[tuple[str, ...], Mapping[int, float]]
-"""Method (METHOD) to scores in per cent by pre-training seed."""
+"""Method (ROW) to scores in per cent by pre-training seed."""
 
 
 class Panel(NamedTuple):
@@ -89,22 +88,12 @@ def _panels(probes: pd.DataFrame, tuned: pd.DataFrame) -> Iterator[Panel]:
         same = tuned[(tuned[PANEL] == list(name)).all(axis=1)]
         if mine["conditions"].nunique() != 1 or same["conditions"].nunique() != 1:
             continue
-        probe, finetuned = _scores(mine), _scores(same)
+        probe, finetuned = by_seed(mine), by_seed(same)
         both = [m for m in probe if m in finetuned and set(probe[m]) & set(finetuned[m])]
         if len(both) > 1:
             shared = {m: sorted(set(probe[m]) & set(finetuned[m])) for m in both}
             sides = ({m: {s: side[m][s] for s in shared[m]} for m in both} for side in (probe, finetuned))
             yield Panel(tuple(map(str, name)), *sides)
-
-
-def _scores(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, float]]:
-    column = f"score_{headline_checkpoint(runs)}"
-    good = runs[(runs["outcome"] == "ok") & runs[column].notna()]
-    by_method: dict[tuple[str, ...], dict[int, float]] = {}
-    means = good.groupby([*METHOD, UNIT], as_index=False)[column].mean()
-    for *method, seed, value in means.itertuples(index=False, name=None):
-        by_method.setdefault(tuple(map(str, method)), {})[int(seed)] = 100 * float(value)
-    return by_method
 
 
 def _prediction(protocol: str, budget: str, profile: str, panels: Sequence[Panel]) -> Prediction:
@@ -162,10 +151,10 @@ def _points(panels: Sequence[Panel]) -> pd.DataFrame:
             rows.append(
                 {
                     **dict(zip(PANEL, panel.name, strict=True)),
-                    **dict(zip(METHOD, method, strict=True)),
+                    **dict(zip(ROW, method, strict=True)),
                     "probe": float(np.mean(list(panel.probe[method].values()))),
                     "gain": tuned - base[0],
                     "n": len(panel.probe[method]),
                 }
             )
-    return pd.DataFrame(rows, columns=[*PANEL, *METHOD, "probe", "gain", "n"])
+    return pd.DataFrame(rows, columns=[*PANEL, *ROW, "probe", "gain", "n"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pretrain_bench.benchmarks.metrics.names import TITLES
-from pretrain_bench.reports.analysis.columns import UNIT
+from pretrain_bench.reports.analysis.columns import ROW, UNIT
 from pretrain_bench.reports.analysis.rows import row_names
 
 if TYPE_CHECKING:
@@ -39,3 +39,14 @@ def per_unit(runs: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     means = good.groupby(["row", UNIT])[column].mean().dropna()
     values: dict[Any, np.ndarray] = {name: v.to_numpy() for name, v in means.groupby(level="row", sort=False)}
     return {name: values.get(name, np.array([])) for name in row_names(runs)}
+
+
+def by_seed(runs: pd.DataFrame) -> dict[tuple[str, ...], dict[int, float]]:
+    """Rows (ROW) to pre-training seeds to the mean score of their successful runs, at the headline checkpoint and in per cent."""
+    column = f"score_{headline_checkpoint(runs)}"
+    good = runs[(runs["outcome"] == "ok") & runs[column].notna()]
+    rows: dict[tuple[str, ...], dict[int, float]] = {}
+    means = good.groupby([*ROW, UNIT], as_index=False)[column].mean()
+    for *row, seed, value in means.itertuples(index=False, name=None):
+        rows.setdefault(tuple(map(str, row)), {})[int(seed)] = 100 * float(value)
+    return rows

@@ -113,11 +113,15 @@ def made(
     return runs, curves
 
 
+def verdicts(found: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Verdicts by test and method."""
+    return {(c["test"], c["method"]): c["verdict"] for c in found.to_dict("records")}
+
+
 def test_each_statement_whose_cells_ran_has_a_verdict(tmp_path: Path) -> None:
     runs, curves = made(tmp_path, {"scratch": 30, "supervised": 35, "csc": 25, "ours": 30.01})
     found = claims(runs, curves)
-    verdicts = {(c["test"], c["method"]): c["verdict"] for c in found.to_dict("records")}
-    assert verdicts == {
+    assert verdicts(found) == {
         ("better", "supervised"): HOLDS,
         ("better", "csc"): FAILS,
         ("better", "ours"): FAILS,
@@ -156,8 +160,7 @@ def test_statements_on_scannet_are_judged(tmp_path: Path) -> None:
         steep = runs["method"].map({"pointcontrast": slope, "depthcontrast": -slope}).fillna(0.0) / 100
         parts.append(parts[0].assign(label_ratio=ratio, score_selected=runs["score_selected"] + steep))
     found = claims(pd.concat(parts, ignore_index=True), [])
-    verdicts = {(c["test"], c["method"]): c["verdict"] for c in found.to_dict("records")}
-    assert verdicts == {
+    assert verdicts(found) == {
         ("equivalent", "ours"): FAILS,
         ("equivalent", "pointcontrast"): FAILS,
         ("equivalent", "depthcontrast"): HOLDS,
