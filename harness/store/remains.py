@@ -9,11 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
+from functools import partial
 
-from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.benchmarks.support.files import remove_tree
-from pretrain_bench.benchmarks.support.locks import exclusive
-from pretrain_bench.harness.clusters.jobs import has_ended
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store.store import ATTEMPTS, GONE, Store, is_done
@@ -25,27 +22,20 @@ def remove_remains(store: Store, published: Iterable[Record]) -> None:
     kinds = {record.key: record.kind for record in published if is_done(record)}
     for folder in store.partial_folders():
         if folder.name.startswith(GONE):
-            remove_tree(folder)
+            store.drop_abandoned(folder)
         elif folder.name in kinds and not folder.is_symlink():
-            _remove(store, kinds[folder.name], folder.name)
-
-
-def _remove(store: Store, kind: str, key: str) -> None:
-    def give_up(holder: str) -> None:
-        raise WrongUse(holder)
-
-    if _are_remains(store, kind, key):
-        with contextlib.suppress(OSError, WrongUse), exclusive(store.partial(key) / "lock", give_up, has_ended):
-            if _are_remains(store, kind, key):
-                store.drop_partial(key)
+            are_remains = partial(_are_remains, store, kinds[folder.name], folder.name)
+            if are_remains():
+                with contextlib.suppress(OSError):
+                    store.drop_abandoned(folder, are_remains)
 
 
 def _are_remains(store: Store, kind: str, key: str) -> bool:
     """Whether a partial folder holds only a lock, or the attempt that was published, whose events are linked to the run."""
-    partial, root = store.partial(key), store.partial(key) / "root"
-    if any(partial.glob("complete-*")):
+    folder, root = store.partial(key), store.partial(key) / "root"
+    if any(folder.glob("complete-*")):
         return False
     try:
         return os.path.samefile(root / "out" / EVENTS_FILE, store.folder(kind, key) / EVENTS_FILE)
     except OSError:
-        return not root.exists() and not (partial / ATTEMPTS).exists()
+        return not root.exists() and not (folder / ATTEMPTS).exists()

@@ -161,8 +161,9 @@ class Store:
             raise WrongUse(f"{top}: a link, which is not followed; remove it")
         return top
 
-    def drop_abandoned(self, folder: Path) -> bool:
-        """Remove one of `partial_folders` unless a process uses it. Raises OSError."""
+    def drop_abandoned(self, folder: Path, is_abandoned: Callable[[], bool] = lambda: True) -> bool:
+        """Remove one of `partial_folders` unless a process uses it, or `is_abandoned`, asked under its lock, says no. Raises
+        OSError."""
 
         def give_up(holder: str) -> None:
             raise WrongUse(holder)
@@ -174,6 +175,8 @@ class Store:
         else:
             try:
                 with exclusive(folder / "lock", give_up, has_ended):
+                    if not is_abandoned():
+                        return False
                     self.drop_partial(folder.name)
             except WrongUse:
                 return False
