@@ -21,6 +21,13 @@ from tests.faults.injection import NothingToKill
 from tests.harness.clusters.fake import SLEEPING
 
 OBJECT_STORE_BYTES = 80 << 20
+RAY_VARIABLES = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "right" * 8,
+    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+}
+"""Environment variables of a cluster and its drivers. A process keeps the first token that it reads, so all clusters of the tests
+have the same."""
 IN_PROCESS = {"BENCH_TEST_EXECUTOR": SLEEPING.name}
 """Variables of a driver whose stages sleep in Ray's workers; without them each stage is a process of its own."""
 LOST = re.compile(r"exit 3: (.*: )?the head of the Ray cluster at \S+ is lost, and so are the running stages; restart ")
@@ -155,11 +162,7 @@ def _free_port() -> int:
 @contextlib.contextmanager
 def ray_nodes(nodes: int, sleep: str, head_cpus: int = 0, seed: int = 0) -> Iterator[RayNodes]:
     """A Ray cluster on loopback, with the environment variables that its drivers need. `sleep`: BENCH_TEST_SLEEP of its stages."""
-    variables = {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "verify" * 8, "BENCH_TEST_SLEEP": sleep,
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-    }  # fmt: skip
-    with mock.patch.dict(os.environ, variables):
+    with mock.patch.dict(os.environ, {**RAY_VARIABLES, "BENCH_TEST_SLEEP": sleep}):
         cluster = RayNodes(nodes, head_cpus, seed)
         try:
             yield cluster

@@ -32,8 +32,8 @@ from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import NANO, REPOSITORY, Bench, run_records
 from tests.harness.clusters.ray_driver import run_on_ray
+from tests.harness.clusters.ray_nodes import OBJECT_STORE_BYTES, RAY_VARIABLES
 
-TINY_STORE = 80 << 20
 STAGES = 10
 WITHOUT = find_spec("ray") is None
 needs_ray = pytest.mark.skipif(
@@ -47,12 +47,11 @@ def ray_cluster_of_two(cache: Path) -> Iterator[Any]:
     """A head, and a node with s3dis and a GPU that is declared to Ray; nodes inherit the cache and the code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_CACHE", str(cache))
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", "right" * 8)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+        for name, value in RAY_VARIABLES.items():
+            patch.setenv(name, value)
         from ray.cluster_utils import Cluster  # reads the environment variables for authentication
 
-        node = {"object_store_memory": TINY_STORE, "num_cpus": 2}
+        node = {"object_store_memory": OBJECT_STORE_BYTES, "num_cpus": 2}
         cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         cluster.second = cluster.add_node(**node, num_gpus=1, resources={"data:s3dis": 1})
         yield cluster
@@ -195,7 +194,7 @@ def test_a_driver_without_the_token_is_refused(ray_cluster_of_two: Any, s3dis_ro
 @pytest.mark.slow
 def test_the_stages_of_a_lost_node_run_again(ray_cluster_of_two: Any, s3dis_root: Path, tmp_path: Path) -> None:
     extra = ray_cluster_of_two.add_node(
-        object_store_memory=TINY_STORE, num_cpus=4, resources={"data:s3dis": 1, "data:synth-scannet": 1}
+        object_store_memory=OBJECT_STORE_BYTES, num_cpus=4, resources={"data:s3dis": 1, "data:synth-scannet": 1}
     )
 
     def lose() -> None:
