@@ -92,6 +92,15 @@ ExecutorName = Annotated[
         help="bubblewrap: isolated processes; local: plain processes; docker, podman: containers; auto: bubblewrap if it works.",
     ),
 ]
+Register = Annotated[
+    Path | None,
+    typer.Option(
+        "--register", metavar="FILE", help="Write the cells to FILE first; bench audit --registered FILE compares."
+    ),
+]
+Sign = Annotated[
+    Path | None, typer.Option("--sign", metavar="KEY", help="With --register: sign the file with this SSH key.")
+]
 OnPlace = Annotated[
     Literal["local", "slurm", "ray"],
     typer.Option("--on", help="Where stages run: this machine, jobs of a Slurm cluster, or tasks of a Ray cluster."),

@@ -13,6 +13,7 @@ import typer
 import pretrain_bench as pb
 from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
+from pretrain_bench.harness.cli.options import Register, Sign, display
 
 if TYPE_CHECKING:
     from pretrain_bench.harness.clusters.simulated import Simulation
@@ -45,6 +46,8 @@ def plan(
         ),
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
+    register: Register = None,
+    sign: Sign = None,
 ) -> None:
     """List the stages of `bench run` with the same options: done, stale (and why), failed, n/a or to do; then the totals.
 
@@ -52,22 +55,24 @@ def plan(
     are needed: a GPU-sized budget is planned on datasets of their published size, other budgets on generated data.
     Nothing is prepared or run; --workers, --rebuild and --strict have no effect.
     """
-    from pretrain_bench.api.planning import ClusterShape
+    from pretrain_bench.api.planning import ClusterShape, check_signing
     from pretrain_bench.harness.cli.console import print_json
-    from pretrain_bench.harness.cli.options import display
 
-    shape = None if simulate is None else ClusterShape.parse(simulate)
+    check_signing(register, sign)
+    shown, shape = display(matrix.json), None if simulate is None else ClusterShape.parse(simulate)
     if shape is not None and shape.node is not None:
         if on not in (None, shape.node):
             raise pb.WrongUse(f"--on {on} and --simulate node={shape.node}: both name the machine; give one of them")
         on = shape.node
     if len(matrix.names) == 1 and matrix.suite is None and matrix.method is None and matrix.task is None:
         matrix = matrix._replace(suite=matrix.names[0], words=[w for w in matrix.words or [] if "=" in w])
-    suite = matrix.cells("plan", display(matrix.json).say, on)
+    suite = matrix.cells("plan", shown.say, on)
     planned = pb.plan(
         suite, runs=matrix.runs, only=matrix.filters, settings=matrix.settings(), on=on, synthetic=matrix.synthetic
     )
     simulated = None if shape is None else planned.simulate(shape, matrix.retry)
+    if register is not None:
+        shown.say(planned.register(register, sign))
     if matrix.json:
         print_json(_as_json(planned, matrix.retry) | {"simulation": simulated._asdict() if simulated else None})
     else:

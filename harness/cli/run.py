@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
-from pretrain_bench.harness.cli.options import Address, OnPlace, SlurmOption, display
+from pretrain_bench.harness.cli.options import Address, OnPlace, Register, Sign, SlurmOption, display
 
 if TYPE_CHECKING:
     from pretrain_bench.harness.running.stage_runner import StageReport
@@ -28,17 +27,8 @@ def run(
             help="Run two pre-training seeds of the suite at a time; stop once all methods differ from scratch.",
         ),
     ] = None,
-    register: Annotated[
-        Path | None,
-        typer.Option(
-            "--register",
-            metavar="FILE",
-            help="Write the cells to FILE first; bench audit --registered FILE compares.",
-        ),
-    ] = None,
-    sign: Annotated[
-        Path | None, typer.Option("--sign", metavar="KEY", help="With --register: sign the file with this SSH key.")
-    ] = None,
+    register: Register = None,
+    sign: Sign = None,
     on: OnPlace = "local",
     slurm: SlurmOption = None,
     max_pending: Annotated[

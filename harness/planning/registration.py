@@ -69,4 +69,6 @@ def read_registration(path: Path) -> Registration:
         return Registration.model_validate_json(read_plain(path))
     except (OSError, ValidationError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise WrongUse(f"{path}: not a registration written by `bench run --register`: {why}") from None
+        raise WrongUse(
+            f"{path}: not a registration written by `--register` of `bench plan` or `bench run`: {why}"
+        ) from None

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.api.settings import Settings, resolve
-from pretrain_bench.api.stores import Runs, open_runs
+from pretrain_bench.api.stores import AnyPath, Runs, open_runs
 from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.clusters.simulated import ClusterShape, Simulation, simulate
 from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.plan import StageState, State, Total, states, to_run
+from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import WaitingCell, budget_and_profile
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title, lines_on_absent
@@ -87,6 +90,22 @@ class Plan(NamedTuple):
         shape = ClusterShape.parse(cluster) if isinstance(cluster, str) else cluster
         return simulate([*self.stages, *self.expected], shape, retry == "failed")
 
+    def register(self, file: AnyPath, sign: AnyPath | None = None) -> str:
+        """Write the cells with their keys to a file, signed with an SSH key if one is given, and return a line about it.
+
+        `audit(registered=...)` later names the cells that are absent. A file that already registers these cells is kept with
+        its time. Raises WrongUse if a key is not known yet or depends on the machine, and for a file of other cells.
+        """
+        if self.rates is not None:
+            raise WrongUse(f"--register {file}: keys depend on the machine that runs, so leave out --on and node=")
+        if self.waiting:
+            names = ", ".join(sorted({name for waiting in self.waiting for name in waiting.datasets}))
+            raise WrongUse(
+                f"--register {file}: {len(self.waiting)} cells wait for data ({names}), so their keys are not known; "
+                "prepare the data first (`bench data prepare`), or let `bench run --register` do both"
+            )
+        return register_cells(self.suite, self.cells, file, sign)
+
     def to_frame(self) -> pd.DataFrame:
         """One row for each stage, then for each cell that waits for data, then for each n/a cell.
 
@@ -156,6 +175,19 @@ def plan(
     expected = [s for s in expected if s.key not in listed]
     needs = resolved.needs([*(one.cell for one in planned), *(one.cell for one in waiting)])
     return Plan(*names, planned, waiting, known, needs, expected, rates)
+
+
+def check_signing(register: object, sign: object) -> None:
+    """Raise WrongUse for a key to `sign` with, and no file to `register` in."""
+    if sign is not None and register is None:
+        raise WrongUse("--sign signs the registration: give --register FILE as well")
+
+
+def register_cells(suite: Suite, cells: list[PlannedCell], file: AnyPath, sign: AnyPath | None) -> str:
+    """Write the applicable cells to a file, and return a line about it. Raises WrongUse for a file of other cells."""
+    path, key = Path(file), None if sign is None else Path(sign)
+    registered = write_registration(path, (suite.name, suite.version), cells, key)
+    return f"{path}: {len(registered.cells)} cells registered {registered.registered_at}"
 
 
 def title_of(cell: Cell) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from pretrain_bench.api.checkpoints import check_checkpoints
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.places import Where, place_for
+from pretrain_bench.api.planning import check_signing, register_cells
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line, line_on_workers
 from pretrain_bench.api.stores import AnyPath, Runs, working_store
@@ -23,7 +24,6 @@ from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.plan import StageState, states, to_run
-from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, lines_on_absent
@@ -164,7 +164,7 @@ def run(
     planned = _plan(resolved, display, strict, skip_not_applicable)
     store.check_writable()
     if register is not None:
-        display.say(_registered(resolved.suite, planned, Path(register), sign))
+        display.say(register_cells(resolved.suite, planned, register, sign))
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     place = place_for(where, resolved, runner, workers)
 
@@ -177,8 +177,7 @@ def run(
 
 
 def _check_options(retry: str, register: AnyPath | None, sign: AnyPath | None) -> None:
-    if sign is not None and register is None:
-        raise WrongUse("--sign signs the registration: give --register FILE as well")
+    check_signing(register, sign)
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
 
@@ -206,12 +205,6 @@ def _plan(resolved: ResolvedSuite, display: Display, strict: bool, skip_not_appl
     for line in (*lines_on_absent(absent), *_part_of_test_splits(planned), *_contaminated(planned)):
         display.say(line)
     return planned
-
-
-def _registered(suite: Suite, planned: list[PlannedCell], file: Path, sign: AnyPath | None) -> str:
-    """A line on the cells, which it writes to the file."""
-    announced = write_registration(file, (suite.name, suite.version), planned, None if sign is None else Path(sign))
-    return f"{file}: {len(announced.cells)} cells registered {announced.registered_at}"
 
 
 def _run_stages(

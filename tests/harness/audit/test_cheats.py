@@ -259,8 +259,13 @@ def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> N
     """Signed before a suite runs and checked afterwards; other cells cannot be added to the same file."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "me"], check=True)
     (tmp_path / "signers").write_text(f"me {(tmp_path / 'me.pub').read_text()}")
-    run = ("run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--register", "plan.json")
+    cells = ("--method", "scratch", "--task", "s3dis-sem", *NANO, "--register", "plan.json")
+    run = ("run", *cells)
+    planned = bench("plan", *cells)
+    assert "plan.json: 1 cells registered" in planned.stderr and not (tmp_path / "runs").exists()
+    written = (tmp_path / "plan.json").read_bytes()
     bench(*run, "--sign", "me")
+    assert (tmp_path / "plan.json").read_bytes() == written, "`bench run` has the cells that `bench plan` registered"
     assert "--sign signs the registration" in bench(*run[:-2], "--sign", "me", code=2).stderr
     assert "registrations are never changed" in bench(*run, "--pretrain-seed", "3", code=2).stderr
     check = ("audit", "--registered", "plan.json", "--signers", "signers", "--signer")

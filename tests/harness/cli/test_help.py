@@ -61,7 +61,7 @@ def test_every_option_is_explained_with_its_default(
 def test_plan_takes_all_that_run_takes() -> None:
     run, plan = ({o for p in COMMANDS[(name,)].params for o in p.opts} for name in ("run", "plan"))
     where = {"--slurm", "--max-pending", "--detach", "--address"}
-    assert run - plan == {"--stop-when-decided", "--register", "--sign", *where}
+    assert run - plan == {"--stop-when-decided", *where}
     assert plan - run == {"--simulate", "--all"}, "--on is the place of a run, and the machine of an estimate"
 
 

@@ -235,6 +235,22 @@ def test_another_machine_is_planned_without_data_or_gpu(
     assert "There are: a100, cpu, h100, rtx4090" in bench(*command, "tpu", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        (("table1",), r"\d+ cells wait for data \(s3dis, scannet.*`bench data prepare`"),
+        (("smoke", "--on", "h100"), "leave out --on"),
+        (("smoke", "--sign", "key"), "give --register FILE as well"),
+    ],
+)
+def test_a_plan_registers_only_keys_that_a_run_here_will_have(
+    options: tuple[str, ...], refusal: str, bench: Bench, tmp_path: Path
+) -> None:
+    register = () if "--sign" in options else ("--register", "plan.json")
+    stderr = " ".join(bench("plan", *options, *register, code=2).stderr.split())
+    assert re.search(refusal, stderr) and not (tmp_path / "plan.json").exists()
+
+
 def test_rates_say_where_they_come_from() -> None:
     rates = {name: find(Rates, name) for name in available(Rates)}
     rows = json.loads((REPOSITORY / "docs/verification/gpu-headline.json").read_text())["stages"].values()
