@@ -23,11 +23,13 @@ from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
 from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, replacing, size_and_sha256
 from pretrain_bench.benchmarks.support.foreign_files import is_name_below, read_json, read_plain
+from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.store.chain import CHAIN_FILE
+from pretrain_bench.harness.store.short_events import SHORT_FILE, restored, shorten
 from pretrain_bench.harness.store.store import KINDS, Store
 
-FORMAT = 2
-"""Version 1 had no confusion matrices; it is still readable."""
+FORMAT = 3
+"""Version 1 had no confusion matrices, and version 2 whole events; both are still readable."""
 SUFFIX = ".tar.zst"
 CONTENTS, COUNTS, SIGNATURE = "bundle.json", "counts.json", "bundle.json.sig"
 TOP_LEVEL = (*KINDS, CHAIN_FILE, CONTENTS, SIGNATURE)
@@ -36,7 +38,7 @@ MAX_RATIO, ALWAYS_BYTES = 200, 64 << 20
 """An archive may unpack to the larger of this many times its own size and ALWAYS_BYTES."""
 HEADER_BYTES = 1 << 20
 """Limit of the bytes between two members: headers, padding, and read-ahead."""
-COMPRESSION_LEVEL = 10
+COMPRESSION_LEVEL = 19
 
 
 class Contents(Spec):
@@ -121,10 +123,11 @@ def unpack(archive: Path, folder: Path) -> None:
                 unpacked += member.size
                 if unpacked > most or len(names) == MAX_FILES:
                     raise WrongUse(f"{archive}: unpacks to more than {most:,} bytes or {MAX_FILES:,} files")
-                _check_member(archive, member, names)
-                names.add(member.name)
+                name = _name(member)
+                _check_member(archive, member, name, names)
+                names.add(name)
                 metered.allow(member.size)
-                _extract(members, member, folder)
+                unpacked += _extract(members, member, folder / name) - member.size
     except (tarfile.TarError, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise cannot_write(folder, error, "unpacking a bundle (BENCH_CACHE names another cache)") from None
@@ -150,22 +153,33 @@ class _Metered:
         return data
 
 
-def _check_member(archive: Path, member: tarfile.TarInfo, names: set[str]) -> None:
+def _name(member: tarfile.TarInfo) -> str:
+    """The name that a member has once unpacked."""
+    return f"{member.name.removesuffix(SHORT_FILE)}{EVENTS_FILE}" if _is_short(member) else member.name
+
+
+def _is_short(member: tarfile.TarInfo) -> bool:
+    return member.name.endswith(f"/{SHORT_FILE}")
+
+
+def _check_member(archive: Path, member: tarfile.TarInfo, name: str, names: set[str]) -> None:
     if not member.isfile() or member.issparse():
         raise WrongUse(f"{archive}: {member.name!r} is not a plain file")
-    if not is_name_below(member.name) or member.name.partition("/")[0] not in TOP_LEVEL:
+    if not is_name_below(name) or name.partition("/")[0] not in TOP_LEVEL:
         raise WrongUse(f"{archive}: {member.name!r} is not the name of a file in a store")
-    if member.name in names:
-        raise WrongUse(f"{archive}: holds {member.name!r} twice")
+    if name in names:
+        raise WrongUse(f"{archive}: holds {name!r} twice")
 
 
-def _extract(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    content, target = members.extractfile(member), folder / member.name
+def _extract(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> int:
+    """Write the content of a member; returns its bytes."""
+    content = members.extractfile(member)
     assert content is not None
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "xb", opener=_read_only) as file:
-        while block := content.read(1 << 20):
+        for block in restored(content) if _is_short(member) else iter(lambda: content.read(1 << 20), b""):
             file.write(block)
+        return file.tell()
 
 
 def _read_only(path: str, flags: int) -> int:
@@ -201,17 +215,19 @@ def mismatches(folder: Path, contents: Contents) -> Iterator[tuple[str, str]]:
 
 def write_archive(folder: Path, target: Path) -> None:
     """Pack the files of a folder in sorted order, without this machine's times, owners or modes: equal files give equal
-    archives."""
+    archives. Events are shortened."""
     import zstandard
 
     with (
         replacing(target) as temporary,
         temporary.open("wb") as file,
-        zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).stream_writer(file) as stream,
+        zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, threads=-1).stream_writer(file) as stream,
         tarfile.open(fileobj=stream, mode="w|") as archive,
     ):
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            content = path.read_bytes()
-            entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
+            content, name = path.read_bytes(), path.relative_to(folder)
+            if path.name == EVENTS_FILE and (short := shorten(content)) is not None:
+                content, name = short, name.with_name(SHORT_FILE)
+            entry = tarfile.TarInfo(name.as_posix())
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))

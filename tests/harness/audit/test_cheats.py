@@ -37,7 +37,7 @@ from tests.harness.audit.cheats import (
 from tests.harness.audit.conftest import planned_cells
 from tests.harness.audit.damage import drop_the_worst_seed, edit_test_labels, one_pretraining_twice, starve_scratch
 from tests.harness.audit.edits import folder_of, reseal
-from tests.harness.store.bundles import members, repack
+from tests.harness.store.bundles import repack, unpacked
 from tests.harness.store.test_store import finish, spec
 
 FAST = (starve_scratch, edit_test_labels, one_pretraining_twice)
@@ -64,7 +64,7 @@ def findings_of(path: Path, **options: object) -> list[Finding]:
 def damaged(cheat: Cheat, honest: Path, bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store or bundle after a cheat, resealed if the cheat reseals."""
     if cheat.where == "bundle":
-        files = members(bundle)
+        files = unpacked(bundle, folder / "unpacked")
         cheat.damage(files)
         contents = json.loads(files["bundle.json"])
         contents["files"] = {n: hashlib.sha256(files[n]).hexdigest() for n in contents["files"]}

@@ -17,16 +17,18 @@ import zstandard
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.audit.audit import AuditOptions, audit
 from pretrain_bench.harness.audit.pack import PackOptions, pack
-from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES
 from pretrain_bench.harness.running.display import Silent
-from pretrain_bench.harness.store import bundle
+from pretrain_bench.harness.store import bundle, short_events
 from pretrain_bench.harness.store.bundle import bundle_name, is_bundle, open_store
 from pretrain_bench.harness.store.store import CODE, CONFUSION, RECORD, SPEC, Store
 from tests.conftest import REPOSITORY, Bench
-from tests.harness.store.bundles import members, repack
+from tests.harness.store.bundles import contents, members, repack, unpacked
 
 STUDY = REPOSITORY / "docs/study"
 SMOKE = STUDY / "smoke.bundle.tar.zst"
+
+EVENTS = next(name for name in members(SMOKE) if name.endswith(EVENTS_FILE))
 
 
 @pytest.fixture(autouse=True)
@@ -97,21 +99,60 @@ def test_commands_that_write_refuse_a_bundle(bench: Bench) -> None:
 
 
 def test_packed_again_it_is_the_same_bundle(tmp_path: Path) -> None:
-    """A store with pruned predictions is packed without their counts, and its chain and records are byte-identical."""
+    """A store with pruned predictions is packed without their counts, and everything that it holds is byte-identical."""
     folder = Path(shutil.copytree(open_store(SMOKE).root, tmp_path / "runs"))
     for name in (bundle.CONTENTS, *(str(p.relative_to(folder)) for p in folder.glob("*/*/counts.json"))):
         (folder / name).unlink()
     done = audit(folder, AuditOptions(rescore=False), Silent())
     pack(done.runs, folder, tmp_path / "again.tar.zst", PackOptions(), print)
-    assert members(tmp_path / "again.tar.zst") == members(SMOKE)
+    again, packed = contents(open_store(tmp_path / "again.tar.zst").root), contents(open_store(SMOKE).root)
+    assert again.pop(bundle.CONTENTS) != packed.pop(bundle.CONTENTS), "they are of different formats"
+    assert again == packed
 
 
-def test_bundles_of_the_first_format_are_read_and_newer_ones_are_not(tmp_path: Path) -> None:
+def test_events_are_packed_without_running_hashes_and_unpacked_with_them(tmp_path: Path) -> None:
+    root, packed = tmp_path / "runs", tmp_path / "packed.tar.zst"
+    events = {n: c for n, c in members(STUDY / "probe-tiny.bundle.tar.zst").items() if n.startswith("pretrain")}
+    events = dict(sorted((n, c) for n, c in events.items() if n.endswith(EVENTS_FILE) and len(c) > 50_000)[:4])
+    damaged, cut, *_ = events
+    events[damaged] = b"x" + events[damaged]  # the second line does not continue the first
+    events[cut] = events[cut][:-1]
+    for name, content in events.items():
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_bytes(content)
+    bundle.write_archive(root, packed)
+    names = set(members(packed))
+    assert names == {damaged, *(f"{name}.short" for name in events if name != damaged)}
+    assert not any(re.search(rb'"before":"[0-9a-f]{64}"', c) for n, c in members(packed).items() if n != damaged)
+    assert unpacked(tmp_path / "packed.tar.zst", tmp_path / "unpacked") == contents(root)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [b"", b"\n", b'{"before":""}\n', b'{"before":"' + 64 * b"0" + b'"}\n', b"\r\n\n", b"x" * (MAX_LINE_BYTES + 1)],
+    ids=["empty", "a break", "no hash", "a wrong hash", "other breaks", "too long"],
+)
+def test_events_that_no_stage_wrote_are_packed_as_they_are(events: bytes, tmp_path: Path) -> None:
+    (tmp_path / "runs/finetune/key").mkdir(parents=True)
+    (tmp_path / "runs/finetune/key/events.jsonl").write_bytes(events)
+    bundle.write_archive(tmp_path / "runs", tmp_path / "packed.tar.zst")
+    assert unpacked(tmp_path / "packed.tar.zst", tmp_path / "unpacked") == contents(tmp_path / "runs")
+
+
+def test_short_events_that_grow_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for lines, most in ((1000, 50_000), (2, 50)):
+        monkeypatch.setattr(short_events, "MAX_FILE_BYTES", most)
+        files = {"finetune/key/events.jsonl.short": lines * b'{"before":""}\n'}
+        with pytest.raises(WrongUse, match=r"cannot be unpacked: events of more than"):
+            open_store(repack(tmp_path / "bad.tar.zst", files))
+
+
+def test_bundles_of_older_formats_are_read_and_newer_ones_are_not(tmp_path: Path) -> None:
     files = {n: c for n, c in members(SMOKE).items() if not n.endswith(CONFUSION)}
-    assert json.loads(members(SMOKE)[bundle.CONTENTS])["format"] == 2
+    assert json.loads(members(SMOKE)[bundle.CONTENTS])["format"] == 2 == bundle.FORMAT - 1
     assert len(list(open_store(repack(tmp_path / "old.tar.zst", listed(files, format=1))).records())) == 19
-    with pytest.raises(WrongUse, match=r"made by a newer version \(format 3"):
-        open_store(repack(tmp_path / "new.tar.zst", listed(files, format=3, more="x")))
+    with pytest.raises(WrongUse, match=r"made by a newer version \(format 4"):
+        open_store(repack(tmp_path / "new.tar.zst", listed(files, format=4, more="x")))
 
 
 def test_content_that_differs_from_the_list_is_refused(tmp_path: Path, own_cache: Path) -> None:
@@ -143,6 +184,8 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
         (member("./finetune/key/x"), "not the name of a file in a store"),
         (member(".partial/key/lock"), "not the name of a file in a store"),
         (member("bundle.json"), "twice"),
+        (member(f"{EVENTS}.short"), f"holds '{EVENTS}' twice"),
+        (member("finetune/../../events.jsonl.short"), "not the name of a file in a store"),
         (member("bundle.json/x"), "cannot be unpacked"),
         (member("finetune/link", tarfile.SYMTYPE, "/etc/passwd"), "not a plain file"),
         (member("finetune/link", tarfile.LNKTYPE, "bundle.json"), "not a plain file"),
