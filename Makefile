@@ -17,7 +17,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # The tests start hundreds of interpreters; without bytecode, each would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup smoke test test-slow test-all lint docs dist perf openblas perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
+.PHONY: help setup smoke test test-slow test-all lint docs dist perf openblas perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-peers verify-gpu-stages verify-gpu-headline lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-22s %s\n", $$1, $$2 }'
@@ -77,7 +77,7 @@ perf-minkowski: openblas setup ## build MinkowskiEngine, and measure the sparse 
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-statistics
+verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-peers verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-statistics
 verify: ## run every long verification; each writes a report to docs/verification/
 
 verify-status: setup ## show whether each verification report is fresh, and if not, why
@@ -133,6 +133,10 @@ verify-gpu: ## check the sparse engine on a GPU; GPU_PYTHON needs only torch and
 # Needs MinkowskiEngine built for CUDA.
 verify-gpu-minkowski: ## compare the sparse engine with MinkowskiEngine on a GPU
 	$(GPU_PYTHON) -m tests.verification.gpu_minkowski
+
+# Needs also the libraries: PEERS="spconv-cu126=FOLDER ...", folders of `pip install --target`.
+verify-gpu-peers: ## measure the sparse engine beside other libraries on a GPU (5 minutes)
+	$(GPU_PYTHON) -m tests.verification.gpu_peers $(PEERS)
 
 # Needs the packages of `pip install .[dev]`, with a torch that finds the GPU.
 verify-gpu-stages: ## compare every stage on a GPU with the CPU

@@ -19,6 +19,13 @@ ENGINE = (
     "methods.sparse.tensor",
     "methods.sparse.workers",
 )
+TRITON = (
+    "methods.sparse.implicit_gemm",
+    "methods.sparse.partner_map",
+    "methods.sparse.pyramid",
+    "methods.sparse.tiles",
+    "methods.sparse.triton_kernels",
+)
 TRAINING = ("methods.training.loader", "methods.training.loop", "methods.training.optim")
 PRETRAINING = (
     *ENGINE,
@@ -149,16 +156,10 @@ CODE: dict[str, tuple[str, ...]] = {
         "harness.store.store",
         "methods.training.checkpoint",
     ),
-    "gpu": (
-        *ENGINE,
-        "methods.sparse.implicit_gemm",
-        "methods.sparse.partner_map",
-        "methods.sparse.pyramid",
-        "methods.sparse.tiles",
-        "methods.sparse.triton_kernels",
-    ),
+    "gpu": (*ENGINE, *TRITON),
     "gpu-headline": EVERY_STAGE,
     "gpu-minkowski": (*ENGINE, "methods.depthcontrast.scans"),
+    "gpu-peers": (*ENGINE, *TRITON),
     "gpu-stages": EVERY_STAGE,
     "learning": (*PRETRAINING, *WORLDS, "benchmarks.metrics.semantic"),
     "minkowski": (*ENGINE, "methods.depthcontrast.scans"),

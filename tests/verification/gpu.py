@@ -12,8 +12,8 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -137,15 +137,21 @@ def timed(step: Callable[[], None]) -> dict[str, float]:
 
 def network_speed(backend: str, kind: str, voxels: int) -> dict[str, float]:
     """Forward + backward of the full network, with new kernel maps."""
-    coordinates, features = (t.cuda() for t in _room(voxels))
-    engine = sparse_backend(backend)
     network = seeded_backbone(20, FULL, 0.05, backend, 1).train().cuda()  # type: ignore[arg-type]
+    return step_speed(network, sparse_backend(backend).SparseTensor, voxels, partial(precision, kind, "cuda"))
+
+
+def step_speed(
+    network: torch.nn.Module, tensor: Callable[..., Any], voxels: int, block: Callable[[], AbstractContextManager[None]]
+) -> dict[str, float]:
+    """Forward, in a context such as `precision`, and backward of a network on sparse tensors of one engine."""
+    coordinates, features = (t.cuda() for t in _room(voxels))
     labels = torch.arange(voxels, device="cuda") % 20
 
     def step() -> None:
         network.zero_grad()
-        with precision(kind, "cuda"):
-            out = network(engine.SparseTensor(features, coordinates)).F
+        with block():
+            out = network(tensor(features, coordinates)).F
         torch.nn.functional.cross_entropy(out.float(), labels).backward()
 
     return timed(step)

@@ -133,7 +133,7 @@ def line(name: str, report: Mapping[str, Any], freshness: State) -> str:
 
 
 def main() -> int:
-    """Print the lines; returns 1 if a verdict is not ok."""
+    """Print the lines; returns 1 if a verification failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--declare", nargs="+", choices=CODE, metavar="REPORT")
     parser.add_argument("--why", help="why the changes do not touch what the reports say")
@@ -146,7 +146,7 @@ def main() -> int:
     reports = read_reports()
     for name, report in reports.items():
         print(line(name, report, state(name, report, declarations)))
-    return int(any(report["verdict"] != "ok" for report in reports.values()))
+    return int(any(report["verdict"] == "failed" for report in reports.values()))
 
 
 if __name__ == "__main__":
