@@ -17,7 +17,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # The tests start hundreds of interpreters; without bytecode, each would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup smoke test test-slow test-all lint docs dist perf openblas perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-peers verify-gpu-stages verify-gpu-headline lock clean
+.PHONY: help setup smoke test test-slow test-all lint docs dist study-pages perf openblas perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-ray verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-peers verify-gpu-stages verify-gpu-headline lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-22s %s\n", $$1, $$2 }'
@@ -65,6 +65,9 @@ dist: $(VENV)/.docs-installed ## build sdist and wheel in dist/ and check them
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
+
+study-pages: setup ## rewrite the tables and pictures of docs/study from its bundles
+	$(BIN)/python docs/study/pages.py
 
 perf: setup ## measure the sparse engine; writes perf.json
 	$(BIN)/python -m tests.performance $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -62,6 +63,26 @@ def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_p
     suite, runs = find(Suite, name), load_runs(store_of(name))
     whole = len(suite.methods) * len(suite.label_ratios) * len(suite.pretrain_seeds)
     assert len(runs) == whole and set(runs["outcome"]) == {"ok"}
+
+
+@pytest.mark.slow
+def test_the_pages_are_what_make_study_pages_writes(tmp_path: Path) -> None:
+    """Every marked table is the one of the report, and every marked picture has its figure there."""
+    spec = importlib.util.spec_from_file_location("pages", STUDY / "pages.py")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(pages := importlib.util.module_from_spec(spec))
+    file_of, shown, tables = pages.reports_in(tmp_path), set(), 0
+    for page in sorted(STUDY.glob("*.md")):
+        text = page.read_text()
+        assert pages.with_tables(text, file_of) == text, f"{page.name}: `make study-pages` writes another page"
+        changed = pages.TABLE.sub(lambda found: found[0].replace("| ours ", "| mine "), text)
+        assert pages.with_tables(changed, file_of) == text
+        tables += len(pages.TABLE.findall(text))
+        shown |= set(pages.pictures(text, file_of))
+    assert tables >= 2 and shown >= {"ratios.png", "curves-20.png", "probe-ratios.png", "probe-prediction.png"}
+    assert all((STUDY / name).is_file() for name in shown)
+    with pytest.raises(SystemExit, match=r"0 files of its report match 'none.png'"):
+        file_of("smoke", "none.png")
 
 
 def test_what_the_tiny_study_shows_is_what_its_records_say() -> None:
