@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         export_checkpoint,
         import_checkpoint,
     )
-    from pretrain_bench.api.cleaning import Removed, clean
+    from pretrain_bench.api.cleaning import Removed, clean, withdraw
     from pretrain_bench.api.data import (
         DataCounts,
         count_data,
@@ -72,7 +72,7 @@ _MODULES = {
     "advice": ("next_steps",),
     "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle"),
     "checkpoints": ("ExportedCheckpoint", "ImportedCheckpoint", "export_checkpoint", "import_checkpoint"),
-    "cleaning": ("Removed", "clean"),
+    "cleaning": ("Removed", "clean", "withdraw"),
     "data": (
         "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
         "verify_source", "write_synthetic",
@@ -206,6 +206,7 @@ __all__ = [
     "verify_data",
     "verify_source",
     "watch_runs",
+    "withdraw",
     "write_synthetic",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`bench clean`: prune artifacts on the record."""
+"""`bench clean`: prune artifacts, or withdraw runs, on the record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.choices import Keep
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
@@ -21,6 +22,16 @@ def clean(
         ),
     ] = "best",
     abandoned: Annotated[bool, typer.Option("--abandoned", help="Also delete abandoned partial runs.")] = False,
+    withdraw: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--withdraw",
+            metavar="KEY",
+            help="Instead of pruning, remove these runs and all runs that build on them. Audits list them, with the reason.",
+            autocompletion=completion.keys,
+        ),
+    ] = None,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="With --withdraw: the reason.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
@@ -29,7 +40,14 @@ def clean(
     runs again if its pruned artifacts are needed."""
     from pretrain_bench.harness.cli.console import print_json, table
 
-    removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)
+    if why and not withdraw:
+        raise pb.WrongUse("--why is the reason for --withdraw KEY, which is missing")
+    if withdraw and abandoned:
+        raise pb.WrongUse("--withdraw and --abandoned: one at a time")
+    if withdraw:
+        removed = pb.withdraw(runs, withdraw, why=why, dry_run=dry_run)
+    else:
+        removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)
     if json:
         print_json({"dry_run": dry_run, "removed": [r._asdict() for r in removed]})
         return

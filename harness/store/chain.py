@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -32,8 +31,12 @@ LOST = "lost"
 """Outcome of a link that records the loss of the attempt with the same hash."""
 PRUNED = "pruned"
 """Outcome of a link that records the deliberate deletion (`bench clean`) of artifacts of the attempt with the same hash."""
-NOTES = (LOST, PRUNED)
+WITHDRAWN = "withdrawn"
+"""Outcome of a link that records the deliberate removal of the attempt with the same hash, and says `why`."""
+NOTES = (LOST, PRUNED, WITHDRAWN)
 """Outcomes of links that concern an attempt of an earlier link."""
+FOUND = "found"
+"""Outcome of a link of a run that was in the store before its chain began: of an older version, or copied from elsewhere."""
 
 
 class Link(Spec):
@@ -45,10 +48,15 @@ class Link(Spec):
     outcome: str
     record_sha256: str
     before: str
+    why: str | None = None
+
+    def line(self) -> str:
+        """The line in the chain, without its break. A missing `why` is left out, as in older chains."""
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
     def sha256(self) -> str:
         """Hash of this line, which the next line carries."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        return hashlib.sha256(self.line().encode()).hexdigest()
 
 
 class Chain(NamedTuple):
@@ -58,13 +66,12 @@ class Chain(NamedTuple):
     faults: list[str]
 
 
-def append(root: Path, record: Record) -> None:
-    """Append a record's line, durably. One process at a time; a partial last line of a killed process is cut off first."""
-    link = Link(
-        kind=record.kind, key=record.key, attempt=record.attempt, outcome=record.outcome.value,
-        record_sha256=record.sha256, before=START,
-    )  # fmt: skip
-    _append(root, link)
+def append(root: Path, record: Record, earlier: Callable[[], Iterable[Record]] = tuple) -> None:
+    """Append a record's line, durably. One process at a time; a partial last line of a killed process is cut off first.
+
+    A new chain begins with lines for the `earlier` runs in the store, which an audit would otherwise take for inserted.
+    """
+    _append(root, _link(record, record.outcome.value), lambda: [_link(one, FOUND) for one in earlier()])
 
 
 def append_loss(root: Path, lost: Link) -> None:
@@ -72,23 +79,44 @@ def append_loss(root: Path, lost: Link) -> None:
     _append(root, lost.model_copy(update={"outcome": LOST}))
 
 
-def append_pruned(root: Path, record: Record) -> None:
-    """Record that artifacts of a run are deleted on purpose, so that an audit distinguishes this from tampering."""
-    link = Link(
-        kind=record.kind, key=record.key, attempt=record.attempt, outcome=PRUNED, record_sha256=record.sha256, before=START,
-    )  # fmt: skip
-    _append(root, link)
+def append_pruned(root: Path, record: Record, earlier: Callable[[], Iterable[Record]] = tuple) -> None:
+    """Record that artifacts of a run are deleted on purpose, so that an audit distinguishes this from tampering. `earlier` as
+    for `append`."""
+    _append(root, _link(record, PRUNED), lambda: [_link(one, FOUND) for one in earlier()])
 
 
-def _append(root: Path, link: Link) -> None:
+def append_withdrawn(root: Path, kind: str, key: str, why: str) -> None:
+    """Record, once, that every attempt at a stage which the chain names is removed on purpose."""
+    links = links_of(root, kind, key)
+    settled = {link.record_sha256 for link in links if link.outcome in (LOST, WITHDRAWN)}
+    for link in links:
+        if link.outcome not in NOTES and link.record_sha256 not in settled:
+            _append(root, link.model_copy(update={"outcome": WITHDRAWN, "why": why}))
+
+
+def _link(record: Record, outcome: str) -> Link:
+    return Link(
+        kind=record.kind,
+        key=record.key,
+        attempt=record.attempt,
+        outcome=outcome,
+        record_sha256=record.sha256,
+        before=START,
+    )
+
+
+def _append(root: Path, link: Link, earlier: Callable[[], Iterable[Link]] = tuple) -> None:
     path = root / CHAIN_FILE
     with (
         exclusive(root / ".partial" / ".chain.lock", job_ended=has_ended),
         open_plain(path, os.O_RDWR | os.O_CREAT) as file,
     ):
-        fresh = link.model_copy(update={"before": _last_hash(file)})
-        file.seek(0, os.SEEK_END)
-        file.write(canonical_json(fresh.model_dump(mode="json")).encode() + b"\n")
+        before = _last_hash(file)
+        links = [*(earlier() if file.seek(0, os.SEEK_END) == 0 else ()), link]
+        for one in links:
+            fresh = one.model_copy(update={"before": before})
+            before = fresh.sha256()
+            file.write(fresh.line().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     sync(root)
@@ -171,5 +199,5 @@ def write(root: Path, links: Iterable[Link]) -> None:
     for link in links:
         fresh = link.model_copy(update={"before": before})
         before = fresh.sha256()
-        lines.append(json.dumps(fresh.model_dump(mode="json"), sort_keys=True, separators=(",", ":")))
+        lines.append(fresh.line())
     (root / CHAIN_FILE).write_text("".join(f"{line}\n" for line in lines))

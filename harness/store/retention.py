@@ -46,7 +46,7 @@ def is_kept(name: str, keep: Keep) -> bool:
 
 def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
     """Runs with artifacts that `prune` would remove. Runs needed by a stage in progress keep everything."""
-    in_use = _needed_by_stages_under_way(store)
+    in_use = needed_by_stages_under_way(store)
     for record in store.records():
         folder = store.folder(record.kind, record.key)
         if record.key in in_use or record.outcome != Outcome.ok:
@@ -61,7 +61,8 @@ def prune(run: Prunable, keep: Keep) -> None:
     missing ones."""
     noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
     write_json(run.folder / PRUNED, noted, durable=True)
-    chain.append_pruned(run.folder.parent.parent, run.record)
+    root = run.folder.parent.parent
+    chain.append_pruned(root, run.record, Store(root).records)
     for name in run.names:
         remove_plain(run.folder / ARTIFACTS / name, run.folder)
 
@@ -75,7 +76,8 @@ def pruned(folder: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in noted.items()} if isinstance(noted, dict) else {}
 
 
-def _needed_by_stages_under_way(store: Store) -> set[str]:
+def needed_by_stages_under_way(store: Store) -> set[str]:
+    """Keys of the runs that stages in progress build on."""
     needed = set()
     for path in (store.root / ".partial").glob("*/root/in/stage.json"):
         try:

@@ -208,7 +208,7 @@ class Store:
                 else:
                     self._admit_losses(kind, key, complete / ATTEMPTS)
                     if record.sha256 not in {link.record_sha256 for link in chain.links_of(self.root, kind, key)}:
-                        chain.append(self.root, record)
+                        chain.append(self.root, record, self.records)
                     self._publish(kind, key)
             if aside.is_dir() and not self.folder(kind, key).exists():
                 self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ class Store:
     def admit(self, record: Record) -> None:
         """Publish a run that is complete in its stage's partial folder, whose lock is held, with its line in the chain."""
         self._admit_losses(record.kind, record.key, self.partial(record.key) / f"complete-{record.kind}" / ATTEMPTS)
-        chain.append(self.root, record)
+        chain.append(self.root, record, self.records)
         self._publish(record.kind, record.key)
         self.drop_partial(record.key)
 
@@ -272,7 +272,7 @@ class Store:
         """Add a line to the chain for each completed attempt at a stage that is missing here and whose loss is not yet
         recorded: its folder was damaged or moved out of the store, and the stage ran again."""
         links = chain.links_of(self.root, kind, key)
-        settled = {link.record_sha256 for link in links if link.outcome == chain.LOST}
+        settled = {link.record_sha256 for link in links if link.outcome in (chain.LOST, chain.WITHDRAWN)}
         for path in attempts.glob(f"*/{RECORD}"):
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 settled.add(read_json(path, below=attempts)["sha256"])  # as written, in any version

@@ -1,7 +1,8 @@
-"""Cleaning: prune artifacts on the record, and delete abandoned partial runs."""
+"""Cleaning: prune artifacts and withdraw runs on the record, and delete abandoned partial runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -10,6 +11,8 @@ from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.harness.executors.usage import folder_bytes
 from pretrain_bench.harness.store.retention import Keep, prunable, prune
 from pretrain_bench.harness.store.store import Store
+from pretrain_bench.harness.store.withdrawal import withdraw as withdraw_run
+from pretrain_bench.harness.store.withdrawal import withdrawable
 
 
 class Removed(NamedTuple):
@@ -56,3 +59,33 @@ def clean(
             # A process may have taken one up meanwhile.
             left = {folder: one for folder, one in left.items() if store.drop_abandoned(folder)}
     return [*removed, *left.values()]
+
+
+def withdraw(runs: AnyPath, keys: Iterable[str], *, why: str, dry_run: bool = False) -> list[Removed]:
+    """Remove runs and all runs that build on them. The chain keeps a line for each with the reason, which audits print.
+
+    Args:
+        runs: the folder of runs.
+        keys: the beginnings of their keys.
+        why: the reason, for readers of an audit.
+        dry_run: remove nothing.
+
+    Raises WrongUse for a bundle, an empty reason, a key of no run or of several, and runs that a stage in progress needs, before
+    anything is removed; EnvironmentCannot where the folder cannot be written.
+    """
+    if not why.strip():
+        raise WrongUse("--withdraw: give the reason, which audits print, with --why TEXT")
+    store = Store(Path(runs))
+    store.refuse_bundle()
+    store.check()
+    found = withdrawable(store, keys)
+    removed = []
+    for record in found:
+        folder = store.folder(record.kind, record.key)
+        files = sum(p.is_file() for p in folder.rglob("*"))
+        removed.append(Removed(record.key, f"{record.method}/{record.stage}", files, folder_bytes(folder)))
+    if not dry_run:
+        with writing(store.root, "withdrawing runs"):
+            for record in found:
+                withdraw_run(store, record, why)
+    return removed

@@ -1,0 +1,125 @@
+"""Withdrawn runs are gone with all that builds on them, and an audit names them; and what was in a store before its chain."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import pretrain_bench as pb
+from pretrain_bench.harness.audit.audit import AuditOptions, audit
+from pretrain_bench.harness.audit.findings import Finding
+from pretrain_bench.harness.audit.pack import PackOptions, pack
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.store import chain, withdrawal
+from pretrain_bench.harness.store.store import Store
+from tests.conftest import Bench
+from tests.harness.store.test_store import fill, finish, record, spec
+
+WHY = "the schedule was wrong"
+CHECK = "no run was removed or inserted"
+
+
+def child_of(parent: StageSpec) -> StageSpec:
+    return StageSpec.model_validate({**spec().model_dump(mode="json"), "seed": 7, "parents": {"init": parent.key}})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two runs, and a third that builds on the first."""
+    store = Store(tmp_path / "runs")
+    for of in (spec(0), spec(1), child_of(spec(0))):
+        finish(store, of)
+    return store
+
+
+def findings(path: Path, check: str = CHECK) -> list[Finding]:
+    done = audit(path, AuditOptions(rescore=False), Silent())
+    return [f for f in done.tally.all() if f.check == check and f.verdict != "ok"]
+
+
+def keys(store: Store) -> set[str]:
+    return {record.key for record in store.records()}
+
+
+def test_a_withdrawn_run_is_gone_with_all_that_builds_on_it(store: Store, bench: Bench, tmp_path: Path) -> None:
+    key, child = spec(0).key, child_of(spec(0)).key
+    words = ("clean", "--runs", str(store.root), "--withdraw", key[:8])
+    listed = bench(*words, "--why", WHY, "--dry-run").stdout
+    assert key in listed and child in listed and "would free" in listed and len(keys(store)) == 3
+    assert "give the reason" in bench(*words, code=2).stderr and len(keys(store)) == 3
+    assert key in bench(*words, "--why", WHY).stdout
+    assert keys(store) == {spec(1).key} and not store.partial_folders()
+    named = findings(store.root)
+    assert {f.subject for f in named} == {f"pretrain/{key}", f"pretrain/{child}"}
+    assert all(f.verdict == "warning" and f.detail == f"attempt 1, ok, was withdrawn: {WHY}" for f in named)
+    bundle = tmp_path / "packed.tar.zst"
+    pack(audit(store.root, AuditOptions(rescore=False), Silent()).runs, store.root, bundle, PackOptions(), print)
+    assert findings(bundle) == named, "a bundle says so as well"
+
+
+def test_a_withdrawn_stage_may_run_again(store: Store) -> None:
+    pb.withdraw(store.root, [spec(1).key], why=WHY)
+    again = record(spec(1)).model_copy(update={"ended_at": "2026-01-02"}).sealed()
+    with store.lock(again.key, print):
+        fill(store, spec(1))
+        store.complete(spec(1), again)
+    links = [link.outcome for link in chain.links_of(store.root, "pretrain", spec(1).key)]
+    assert links == ["ok", "withdrawn", "ok"]
+    (named,) = findings(store.root)
+    assert named.verdict == "warning" and not findings(store.root, "every attempt is kept")
+
+
+def test_a_withdrawal_that_was_cut_off_is_finished(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(withdrawal.os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pb.withdraw(store.root, [spec(1).key], why=WHY)
+    monkeypatch.undo()
+    assert spec(1).key in keys(store)
+    pb.withdraw(store.root, [spec(1).key], why=WHY)
+    assert spec(1).key not in keys(store)
+    assert [link.outcome for link in chain.links_of(store.root, "pretrain", spec(1).key)] == ["ok", "withdrawn"]
+
+
+def test_what_cannot_be_withdrawn(store: Store, bench: Bench) -> None:
+    words = ("clean", "--runs", str(store.root))
+    for more, problem in (
+        (("--withdraw", "zz", "--why", WHY), "no run in"),
+        (("--withdraw", "", "--why", WHY), "3 runs in"),
+        (("--withdraw", spec(1).key, "--why", " "), "give the reason"),
+        (("--withdraw", spec(1).key, "--why", WHY, "--abandoned"), "one at a time"),
+        (("--why", WHY), "--withdraw KEY, which is missing"),
+    ):
+        assert problem in bench(*words, *more, code=2).stderr
+    with store.lock(spec(0).key, print), pytest.raises(pb.WrongUse, match="a stage in progress needs pretrain/"):
+        pb.withdraw(store.root, [spec(1).key, spec(0).key], why=WHY)
+    (store.folder("pretrain", spec(1).key) / "record.json").write_text("{}")
+    with pytest.raises(pb.WrongUse, match="nothing was removed: "):
+        pb.withdraw(store.root, [spec(0).key], why=WHY)
+    assert len(list((store.root / "pretrain").iterdir())) == 3
+
+
+@pytest.mark.parametrize("begun_by", ["a run", "pruning"])
+def test_runs_older_than_the_chain_are_no_fraud(begun_by: str, store: Store) -> None:
+    """A chain begins in a store of an older version, or of runs that were copied: with a line for each of them."""
+    os.unlink(store.root / chain.CHAIN_FILE)
+    if begun_by == "a run":
+        finish(store, spec(2))
+    else:
+        pb.clean(store.root, keep="none")
+    named = findings(store.root)
+    assert len(named) == 3 and all(f.verdict == "warning" and "before the chain began" in f.detail for f in named)
+    whole = chain.read(store.root)
+    assert whole is not None and not whole.faults
+    pb.withdraw(store.root, [spec(1).key], why=WHY)
+    assert sorted(f.verdict for f in findings(store.root)) == ["warning"] * 3
+
+
+def test_lines_of_older_chains_keep_their_hashes() -> None:
+    link = chain._link(record(spec()), "ok")
+    assert "why" not in link.line() and '"why":"x"' in link.model_copy(update={"why": "x"}).line()
