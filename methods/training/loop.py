@@ -30,8 +30,11 @@ TRIES = 20
 MAX_STEP_EVENTS = 2000
 COLLAPSED_UNIFORMITY = -0.002
 """Embeddings with a larger uniformity have collapsed: the mean squared distance of unit rows is below about 0.001."""
-COLLAPSED_STEPS = 20
-"""Collapsed steps in a row that abort the stage."""
+COLLAPSED_STEPS, COLLAPSED_SHARE = 20, 0.2
+"""A stage is aborted once this share of its steps, and at least 20, were collapsed in a row; it fails if its last 20 steps were.
+Shorter phases pass: DepthContrast's point branch was collapsed for 20 steps around step 30 of 600, and spread from step 60 on."""
+COLLAPSED = "collapsed/"
+"""Prefix of the counters of collapsed steps, by the health value that shows them."""
 ZERO_LOSS_STEPS = 50
 """Steps in a row with a loss of exactly 0 that abort the stage; in a shorter one of at least FEW_STEPS steps, all steps."""
 FEW_STEPS = 5
@@ -129,7 +132,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
         with dense_layers_counted():
             result = run_step(state.step, batch)
         norm = _gradient_norm(optimiser)
-        _check_step(state, result, norm)
+        _check_step(state, result, norm, length)
         optimiser.step()
         state.step += 1
         seen = {**result.seen, "flops": flops.training - before}
@@ -232,27 +235,31 @@ def _count(ledger: Ledger, step: int, seen: dict[str, int]) -> Ledger:
     )
 
 
-def _check_step(state: TrainingState, result: StepResult, norm: float) -> None:
+def _check_step(state: TrainingState, result: StepResult, norm: float, length: RunLength) -> None:
     """Raise Diverged, Collapsed or NothingToLearn if the step shows it."""
     if not (math.isfinite(result.loss) and math.isfinite(norm)):
         raise Diverged(f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged")
-    _watch_for_collapse(state, result.health)
+    _watch_for_collapse(state, result.health, length.expected_steps)
     _watch_for_zero_loss(state, result.loss)
 
 
-def _watch_for_collapse(state: TrainingState, health: dict[str, float]) -> None:
-    """Raise Collapsed if embeddings stay equal for COLLAPSED_STEPS; single collapsed steps occur early in healthy runs."""
+def _watch_for_collapse(state: TrainingState, health: dict[str, float], expected_steps: int) -> None:
+    """Count collapsed steps in a row in `state.extra`, and raise Collapsed if they are too many."""
+    most = max(COLLAPSED_STEPS, math.ceil(COLLAPSED_SHARE * expected_steps))
     for name in [n for n in health if n.endswith("uniformity")]:
-        counter = f"collapsed/{name}"
-        if health[name] <= COLLAPSED_UNIFORMITY:
+        counter = f"{COLLAPSED}{name}"
+        if not health[name] > COLLAPSED_UNIFORMITY:  # NaN for a single row
             state.extra.pop(counter, None)
             continue
         steps = state.extra[counter] = state.extra.get(counter, 0) + 1
-        if steps >= COLLAPSED_STEPS:
-            raise Collapsed(
-                f"step {state.step + 1}: the embeddings of all samples have been equal for {steps} steps ({name} "
-                f"{health[name]:.4f}); training has collapsed"
-            )
+        if steps >= most:
+            raise Collapsed(_collapse(state.step + 1, steps, f"{name} {health[name]:.4f}"))
+
+
+def _collapse(step: int, steps: int, seen: str) -> str:
+    return (
+        f"step {step}: the embeddings of all samples have been equal for {steps} steps ({seen}); training has collapsed"
+    )
 
 
 def _watch_for_zero_loss(state: TrainingState, loss: float) -> None:
@@ -266,11 +273,14 @@ def _watch_for_zero_loss(state: TrainingState, loss: float) -> None:
 
 
 def _check_end(context: StageContext, state: TrainingState, length: RunLength) -> None:
-    """Raise OutOfTime, Cancelled or NothingToLearn if the ended loop is not a finished training."""
+    """Raise OutOfTime, Cancelled, Collapsed or NothingToLearn if the ended loop is not a finished training."""
     if context.stop == FINISH and state.step == 0 < length.steps:
         raise OutOfTime("the time limit was reached before the first step")
     if context.stop == CANCEL:
         raise Cancelled(f"cancelled after step {state.step} of {length.expected_steps}; the checkpoint is saved")
+    for name, steps in state.extra.items():
+        if name.startswith(COLLAPSED) and steps >= COLLAPSED_STEPS:
+            raise Collapsed(_collapse(state.step, steps, f"{name.removeprefix(COLLAPSED)} at the end"))
     if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:
         raise NothingToLearn(f"the loss was exactly 0 in all {state.step} steps; {NO_LABELS}")
 

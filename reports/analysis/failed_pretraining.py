@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.reports.analysis.columns import ROW, UNIT
-from pretrain_bench.reports.analysis.rows import applicable, by_row, row_name
+from pretrain_bench.reports.analysis.rows import applicable, by_row, probes_decoder, row_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,8 @@ class FailedPretraining(NamedTuple):
     task: str | None = None
     protocol: str | None = None
     """For failed features: the task and protocol of the missing runs. None: all."""
+    transfer: str = "all"
+    """What it would have handed on: `all`, or only its `encoder`."""
 
 
 class _SameMethod(NamedTuple):
@@ -73,6 +75,8 @@ def _belongs(one: FailedPretraining, runs: pd.DataFrame) -> bool:
     if (one.budget, one.profile) != (first["budget"], first["profile"]):
         return False
     if one.protocol is not None and (one.task, one.protocol) != (first["task"], first["protocol"]):
+        return False
+    if one.transfer != "all" and probes_decoder(first["protocol"]):
         return False
     # A pre-training without data belongs to both kinds; one on real data may serve a task on synthetic data.
     same_kind = one.synthetic in (None, first["synthetic"]) or one.pretrain_dataset in set(runs["pretrain_dataset"])

@@ -165,7 +165,8 @@ def _failed_pretraining(
     synthetic = pretrain_synthetic if len(tasks) != 1 else bool(*tasks)
     digest = digest_of([spec])
     failed = FailedPretraining(budget, profile, synthetic, record.method, dataset, spec.seed, record.key, digest)
-    return failed._replace(pretrain_synthetic=pretrain_synthetic)
+    transfer = (spec.recipe or {}).get("transfer", "all")
+    return failed._replace(pretrain_synthetic=pretrain_synthetic, transfer=str(transfer))
 
 
 @contextmanager

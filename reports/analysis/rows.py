@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pretrain_bench.benchmarks.specs.probes import DecoderProbe, LinearProbe
 from pretrain_bench.reports.analysis.columns import ROW
 from pretrain_bench.reports.analysis.method_cards import BASELINE, is_imported, place_of, uses_labels
 
@@ -52,6 +53,11 @@ def imported_rows(runs: pd.DataFrame) -> dict[str, int]:
 def baseline_rows(runs: pd.DataFrame) -> list[str]:
     """Printed names of the rows of the baseline; with more than one there is no single row to compare with."""
     return [name for name, (method, *_) in row_names(runs).items() if method == BASELINE]
+
+
+def probes_decoder(protocol: str) -> bool:
+    """Whether a protocol, by its name in reports, needs the pre-trained decoder, and not only the encoder."""
+    return protocol.startswith((LinearProbe().title, DecoderProbe(start="kept").title))
 
 
 def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,47 @@ def test_a_collapse_ends_the_run_with_its_step(
         training.modules["network"].final.bias.fill_(1.0)  # type: ignore[union-attr, operator]
     with pytest.raises(Collapsed, match="step 3: the embeddings of all samples have been equal for 3 steps"):
         train_and_save(context, training._replace(schedule=lambda step: 0.0))
+
+
+def test_a_phase_of_equal_embeddings_passes_and_a_lasting_one_does_not() -> None:
+    """DepthContrast's point branch was collapsed for 20 steps of 600 and then spread: aborting it was wrong."""
+
+    def steps_until(collapsed: Callable[[int], bool], steps: int) -> int | None:
+        state = loop.TrainingState()
+        for step in range(steps):
+            state.step = step
+            try:
+                loop._watch_for_collapse(state, {"point_uniformity": -0.001 if collapsed(step) else -0.5}, steps)
+            except Collapsed:
+                return step + 1
+        return None
+
+    assert steps_until(lambda step: 18 <= step < 38, 600) is None
+    assert steps_until(lambda step: step >= 18, 600) == 18 + 120
+    assert steps_until(lambda step: step % 100 > 0, 600) is None
+    assert steps_until(lambda step: True, 60) == loop.COLLAPSED_STEPS
+    state = loop.TrainingState()
+    for _ in range(30):
+        loop._watch_for_collapse(state, {"uniformity": float("nan")}, 30)
+
+
+def test_a_run_that_ends_collapsed_fails(
+    source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "COLLAPSED_STEPS", 2)
+    monkeypatch.setattr(loop, "COLLAPSED_SHARE", 1.5)
+    context = open_stage(nano_stages("pointcontrast", source)[0], tmp_path, {})
+    training = training_of(context)
+
+    def equal_at_the_end(number: int, batch: Any) -> Any:
+        result = training.run_step(number, batch)
+        return result._replace(health={"uniformity": -0.5 if number == 0 else 0.0})
+
+    last = training.length.expected_steps
+    assert last >= 3
+    with pytest.raises(Collapsed, match=rf"step {last}: .* for {last - 1} steps \(uniformity at the end\)"):
+        train_and_save(context, training._replace(run_step=equal_at_the_end))
+    assert not list(context.artifacts.iterdir())
 
 
 @pytest.mark.parametrize(

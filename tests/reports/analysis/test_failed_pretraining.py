@@ -64,6 +64,16 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert not failed_by_row(group, [FailedPretraining("b", "p", False, "supervised", "s3dis", 0, "k")]), (
         "not applicable there"
     )
+    encoder = ours[1]._replace(transfer="encoder")
+    for protocol, counts in (
+        ("finetune", True),
+        ("decoder", True),
+        ("decoder kept", False),
+        ("linear", False),
+        ("linear, batch norm kept", False),
+    ):
+        assert bool(failed_by_row(group.assign(protocol=protocol), [encoder])) == counts, protocol
+        assert failed_by_row(group.assign(protocol=protocol), [ours[1]])
 
 
 def test_a_failed_pretraining_counts_where_it_was_trained_in_the_same_way(tmp_path: Path) -> None:
