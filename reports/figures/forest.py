@@ -38,15 +38,16 @@ def draw_forest(known: pd.DataFrame, title: str) -> Any:
     panels = task_families(known)
     columns = min(MOST_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    height = max(0.34, 0.13 * known["place"].nunique()) * len(order) * lines + 1.0 + 0.3 * lines
+    height = max(0.34, 0.13 * known["place"].nunique()) * len(order) * lines + 1.0 + 0.5 * lines
     figure, grid = new_axes(2.0 + 2.6 * columns if columns > 1 else 5.2, height, lines, columns)
     every = np.atleast_1d(grid).ravel()
-    for axes, panel in zip(every, panels, strict=False):
+    for number, (axes, panel) in enumerate(zip(every, panels, strict=False)):
         _draw_panel(axes, panel)
         axes.set_yticks([-place for place in range(len(order))], order)
         axes.set_ylim(0.5 - len(order), 0.5)
-        axes.set_xlabel("difference from scratch (points)")
-        axes.label_outer()
+        axes.tick_params(labelleft=number % columns == 0)
+        if number + columns >= len(panels):
+            axes.set_xlabel("difference from scratch (points)")
     for axes in every[len(panels) :]:
         axes.remove()
     _add_key(figure, known)

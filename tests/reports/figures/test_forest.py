@@ -50,6 +50,19 @@ def test_a_forest_has_a_panel_a_task_a_row_a_method_and_fills_what_a_test_suppor
     assert names == ["5%", "100%", "interval excludes 0", "interval includes 0"]
 
 
+def test_every_panel_of_a_forest_has_its_own_scale() -> None:
+    """Panels above others once had grid lines without numbers."""
+    figure = draw_forest(forest_rows(planted(tasks=7)), "title")
+    figure.canvas.draw()
+    assert len(figure.axes) == 7
+    for number, axes in enumerate(figure.axes):
+        shown = [
+            any(t.get_visible() and t.get_text() for t in labels)
+            for labels in (axes.get_xticklabels(), axes.get_yticklabels())
+        ]
+        assert shown == [True, number % 3 == 0] and bool(axes.get_xlabel()) == (number >= 4)
+
+
 def test_the_forest_of_the_page_shows_the_same() -> None:
     figure = plotly_figures.forest(forest_rows(planted()))
     rows = [t for t in figure["data"] if "customdata" in t]
