@@ -20,7 +20,7 @@ from pretrain_bench.reports.analysis.families import Family, families
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.probe_prediction import Prediction, predictions
 from pretrain_bench.reports.analysis.published_protocol import BEST, families_as_published, methods_as_published
-from pretrain_bench.reports.analysis.ranks import UNDER, OverTasks, over_tasks
+from pretrain_bench.reports.analysis.ranks import UNDER, OverTasks, heads_over_tasks, over_tasks
 from pretrain_bench.reports.analysis.scores import class_metric
 from pretrain_bench.reports.analysis.sources import SOURCE, with_source
 from pretrain_bench.reports.analysis.titles import (
@@ -70,12 +70,13 @@ PUBLISHED_TITLE = "Published numbers without a comparable row, and the differenc
 
 
 class Shown(NamedTuple):
-    """How to show a table: the paper's protocol, if its numbers are in it; what the page filters it by; and its columns in a
-    paper."""
+    """How to show a table: the paper's protocol, if its numbers are in it; what the page filters it by; its columns in a
+    paper; and what tells its heading on the page from others."""
 
     protocol: str = ""
     about: Mapping[str, str] = EVERYTHING
     columns: Sequence[EffectColumn] = ()
+    of: str = ""
 
 
 EVERYTHING_SHOWN = Shown()
@@ -164,13 +165,12 @@ class _AcrossGroupsWriter:
             table = ratio_table(family, self._at_best(family))
             title = f"Label ratios: {family.title}; {budget_words(self._runs_of(family))}"
             columns = ratio_columns(family, self._at_best(family))
-            self._add_table(
-                f"ratios{number}", title, table, Shown(published.PROTOCOL_OF_RATIOS, about_family(family), columns)
-            )
-        for number, over in enumerate(self.over_tasks, 1):
+            shown = Shown(published.PROTOCOL_OF_RATIOS, about_family(family), columns, family.head)
+            self._add_table(f"ratios{number}", title, table, shown)
+        for number, (over, head) in enumerate(zip(self.over_tasks, heads_over_tasks(self.over_tasks), strict=True), 1):
             under = self.runs[(self.runs[UNDER] == [over.protocol, over.budget, over.profile]).all(axis=1)]
             title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}{contaminated_rows(under)}"
-            self._add_table(f"tasks{number}", title, task_table(over))
+            self._add_table(f"tasks{number}", title, task_table(over), Shown(of=head))
         for name, title, table in (
             ("claims", CLAIMS_TITLE, claims_table(self.claims)),
             ("probes", PROBE_TITLE, probe_table(self.effects, self.runs)),
@@ -216,7 +216,7 @@ class _AcrossGroupsWriter:
         if shown.protocol and "[paper" in table.to_string():
             title += f"; [paper]: {shown.protocol}"
         self.files.add_table(f"{self.prefix}{name}", f"{self.prefix}{name}", title, table, shown.columns)
-        self.tables.append(PageTable(name, self.synthetic, title, table, shown.about))
+        self.tables.append(PageTable(name, self.synthetic, title, table, shown.about, shown.of))
 
     def _add_figure(
         self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, shown: OnPage = PICTURE_ALONE

@@ -106,6 +106,16 @@ def over_tasks(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraini
     return results
 
 
+def heads_over_tasks(tables: Sequence[OverTasks]) -> list[str]:
+    """What tells each of these from the others: budget and profile, if they differ, and a protocol other than fine-tuning."""
+    several = len({(over.budget, over.profile) for over in tables}) > 1
+    heads = []
+    for over in tables:
+        budget = f"budget {over.budget}, profile {over.profile}" if several else ""
+        heads.append((budget + protocol_mark(over.protocol)).removeprefix(", "))
+    return heads
+
+
 def _over_tasks_of_budget(
     title: str, runs: pd.DataFrame, groups: Sequence[pd.DataFrame], failed: list[FailedPretraining]
 ) -> OverTasks:

@@ -49,13 +49,14 @@ class PageGroup(NamedTuple):
 
 class PageTable(NamedTuple):
     """A table across groups: its name, which those of real and of synthetic data share, its title with everything that its
-    reader must know, and the task or protocol that it is about, if one alone."""
+    reader must know, the task and protocol by which the page filters it, and what tells its heading from others (`of`)."""
 
     name: str
     synthetic: bool
     title: str
     frame: pd.DataFrame
     about: Mapping[str, str]
+    of: str = ""
 
 
 class PagePicture(NamedTuple):
@@ -209,7 +210,7 @@ def _heads_of_groups(page: Page) -> dict[str, str]:
 def _across_table(table: PageTable, mark: str) -> dict[str, Any]:
     """A table across groups as the template reads it; `mark` is what its heading begins with."""
     kind = table.name.rstrip("0123456789") if table.name != "table1" else table.name
-    head = mark + HEADS[kind] + (f": {table.about['task']}" if "task" in table.about else "")
+    head = mark + HEADS[kind] + f": {table.of}" * bool(table.of)
     name = f"table-{'synthetic-' * table.synthetic}{table.name}"
     return {**_table(head, table.frame), "note": table.title, "about": table.about, "id": name}
 

@@ -42,6 +42,16 @@ def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
     assert len(set(titles)) == len(titles) and {"All labels", "SYNTHETIC DATA: All labels"} <= set(titles)
 
 
+def test_tables_of_several_protocols_have_headings_of_their_own(store: Store, tmp_path: Path) -> None:
+    for protocol in ("finetune", "linear"):
+        for percent in (20.0, 100.0):
+            add(store, "ours", 0.5, percent=percent, protocol=protocol)
+    build_report(store, tmp_path / "out")
+    contents = re.findall(r'<li><a href="#[^"]+">([^<]+)', (tmp_path / "out/index.html").read_text())
+    assert len(set(contents)) == len(contents)
+    assert {"Label ratios: s3dis-sem", "Label ratios: s3dis-sem (linear)"} <= set(contents)
+
+
 def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:
     report = build_report(store, tmp_path / "out")
     assert "There are no fine-tuning runs yet" in report.text

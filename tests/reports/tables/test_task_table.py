@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from pretrain_bench.reports.analysis.ranks import over_tasks
+from pretrain_bench.reports.analysis.ranks import heads_over_tasks, over_tasks
 from pretrain_bench.reports.tables.task_table import task_table
 from tests.reports.frames import METHODS, planted_scores, runs_of
 
@@ -32,6 +32,22 @@ def test_over_tasks_a_method_differs_only_where_enough_pretrainings_say_so() -> 
         r"\+\d\.\d \[\+?\d\.\d, \d+\.\d\]", table.loc["csc", "mean gain"]
     )
     assert over.ranks is not None and over.ranks.critical_difference is not None
+
+
+@pytest.mark.parametrize(
+    ("protocols", "budgets", "heads"),
+    [
+        (("finetune",), ("a",), [""]),
+        (("finetune", "linear"), ("a",), ["", "protocol linear"]),
+        (("linear",), ("a", "b"), ["budget a, profile p, protocol linear", "budget b, profile p, protocol linear"]),
+    ],
+)
+def test_tables_over_tasks_are_told_apart(
+    protocols: tuple[str, ...], budgets: tuple[str, ...], heads: list[str]
+) -> None:
+    (over,) = over_tasks(runs_of(planted_scores(2, 3, {}, 0.3)))
+    tables = [over._replace(protocol=protocol, budget=budget) for protocol in protocols for budget in budgets]
+    assert heads_over_tasks(tables) == heads
 
 
 @pytest.mark.slow
