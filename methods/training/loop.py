@@ -31,10 +31,10 @@ MAX_STEP_EVENTS = 2000
 COLLAPSED_UNIFORMITY = -0.002
 """Embeddings with a larger uniformity have collapsed: the mean squared distance of unit rows is below about 0.001."""
 COLLAPSED_STEPS, COLLAPSED_SHARE = 20, 0.2
-"""A stage is aborted once this share of its steps, and at least 20, were collapsed in a row; it fails if its last 20 steps were.
-Shorter phases pass: DepthContrast's point branch was collapsed for 20 steps around step 30 of 600, and spread from step 60 on."""
-COLLAPSED = "collapsed/"
-"""Prefix of the counters of collapsed steps, by the health value that shows them."""
+"""A stage is aborted after this many collapsed steps in a row that are this share of the run, and fails if its last 20 steps were
+collapsed. Shorter phases pass: DepthContrast's point branch was in 36 of its first 55 steps of 600, and then spread."""
+COLLAPSED = "collapsed"
+"""Entry of `TrainingState.extra`: the collapsed steps in a row and the share of the run before them, by health value."""
 ZERO_LOSS_STEPS = 50
 """Steps in a row with a loss of exactly 0 that abort the stage; in a shorter one of at least FEW_STEPS steps, all steps."""
 FEW_STEPS = 5
@@ -239,21 +239,22 @@ def _check_step(state: TrainingState, result: StepResult, norm: float, length: R
     """Raise Diverged, Collapsed or NothingToLearn if the step shows it."""
     if not (math.isfinite(result.loss) and math.isfinite(norm)):
         raise Diverged(f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged")
-    _watch_for_collapse(state, result.health, length.expected_steps)
+    _watch_for_collapse(state, result.health, length)
     _watch_for_zero_loss(state, result.loss)
 
 
-def _watch_for_collapse(state: TrainingState, health: dict[str, float], expected_steps: int) -> None:
-    """Count collapsed steps in a row in `state.extra`, and raise Collapsed if they are too many."""
-    most = max(COLLAPSED_STEPS, math.ceil(COLLAPSED_SHARE * expected_steps))
+def _watch_for_collapse(state: TrainingState, health: dict[str, float], length: RunLength) -> None:
+    """Count collapsed steps in a row, and raise Collapsed if they last too long."""
+    before, now = state.extra.get(COLLAPSED, {}), {}
     for name in [n for n in health if n.endswith("uniformity")]:
-        counter = f"{COLLAPSED}{name}"
         if not health[name] > COLLAPSED_UNIFORMITY:  # NaN for a single row
-            state.extra.pop(counter, None)
             continue
-        steps = state.extra[counter] = state.extra.get(counter, 0) + 1
-        if steps >= most:
-            raise Collapsed(_collapse(state.step + 1, steps, f"{name} {health[name]:.4f}"))
+        steps, start = before.get(name, (0, length.share(state.step, state.ledger)))
+        now[name] = (steps + 1, start)
+        lasted = length.share(state.step + 1, state.ledger) - start
+        if steps + 1 >= COLLAPSED_STEPS and lasted >= COLLAPSED_SHARE:
+            raise Collapsed(_collapse(state.step + 1, steps + 1, f"{name} {health[name]:.4f}"))
+    state.extra[COLLAPSED] = now
 
 
 def _collapse(step: int, steps: int, seen: str) -> str:
@@ -278,9 +279,9 @@ def _check_end(context: StageContext, state: TrainingState, length: RunLength) -
         raise OutOfTime("the time limit was reached before the first step")
     if context.stop == CANCEL:
         raise Cancelled(f"cancelled after step {state.step} of {length.expected_steps}; the checkpoint is saved")
-    for name, steps in state.extra.items():
-        if name.startswith(COLLAPSED) and steps >= COLLAPSED_STEPS:
-            raise Collapsed(_collapse(state.step, steps, f"{name.removeprefix(COLLAPSED)} at the end"))
+    for name, (steps, _) in state.extra.get(COLLAPSED, {}).items():
+        if steps >= COLLAPSED_STEPS:
+            raise Collapsed(_collapse(state.step, steps, f"{name} at the end"))
     if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:
         raise NothingToLearn(f"the loss was exactly 0 in all {state.step} steps; {NO_LABELS}")
 

@@ -13,10 +13,13 @@ import torch
 from pretrain_bench.benchmarks.datasets import views
 from pretrain_bench.benchmarks.datasets.views import list_frames
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
-from pretrain_bench.harness.contract.events import read_events
+from pretrain_bench.harness.contract.events import Ledger, read_events
+from pretrain_bench.harness.contract.run_length import RunLength
+from pretrain_bench.harness.contract.stage import Limits
 from pretrain_bench.harness.planning.applicable import check_needs
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
@@ -152,33 +155,52 @@ def test_a_collapse_ends_the_run_with_its_step(
         train_and_save(context, training._replace(schedule=lambda step: 0.0))
 
 
+def steps_until_collapse(collapsed: Callable[[int], bool], length: RunLength, last: int) -> int | None:
+    """The step at which a run of `last` steps is aborted; each uses a FLOP."""
+    state = loop.TrainingState()
+    for step in range(last):
+        state.step, state.ledger = step, Ledger(flops=step)
+        try:
+            loop._watch_for_collapse(state, {"point_uniformity": -0.001 if collapsed(step) else -0.5}, length)
+        except Collapsed:
+            return step + 1
+    return None
+
+
 def test_a_phase_of_equal_embeddings_passes_and_a_lasting_one_does_not() -> None:
-    """DepthContrast's point branch was collapsed for 20 steps of 600 and then spread: aborting it was wrong."""
-
-    def steps_until(collapsed: Callable[[int], bool], steps: int) -> int | None:
-        state = loop.TrainingState()
-        for step in range(steps):
-            state.step = step
-            try:
-                loop._watch_for_collapse(state, {"point_uniformity": -0.001 if collapsed(step) else -0.5}, steps)
-            except Collapsed:
-                return step + 1
-        return None
-
-    assert steps_until(lambda step: 18 <= step < 38, 600) is None
-    assert steps_until(lambda step: step >= 18, 600) == 18 + 120
-    assert steps_until(lambda step: step % 100 > 0, 600) is None
-    assert steps_until(lambda step: True, 60) == loop.COLLAPSED_STEPS
+    """DepthContrast's point branch was collapsed in 36 of its first 55 steps and then spread: aborting it was wrong."""
+    limits = nano_limits(Currency.optimizer_steps, 600)
+    length = RunLength(600, 600, limits)
+    assert steps_until_collapse(lambda step: 18 <= step < 38 or 39 <= step < 55, length, 600) is None
+    assert steps_until_collapse(lambda step: step >= 18, length, 600) == 18 + 120
+    assert steps_until_collapse(lambda step: step % 100 > 0, length, 600) is None
+    assert steps_until_collapse(lambda step: True, RunLength(60, 60, limits), 60) == loop.COLLAPSED_STEPS
     state = loop.TrainingState()
     for _ in range(30):
-        loop._watch_for_collapse(state, {"uniformity": float("nan")}, 30)
+        loop._watch_for_collapse(state, {"uniformity": float("nan")}, length)
+    assert not state.extra[loop.COLLAPSED]
+
+
+def test_under_a_budget_of_flops_the_share_of_the_amount_counts() -> None:
+    """The recipe's number of steps says nothing about the length of such a run."""
+    length = RunLength(10**12, 100, nano_limits(Currency.flops, 3000))
+    assert steps_until_collapse(lambda step: 18 <= step < 400, length, 3000) is None
+    assert steps_until_collapse(lambda step: step >= 18, length, 3000) == pytest.approx(18 + 600, abs=2)
+    short = RunLength(10**12, 20_000, nano_limits(Currency.flops, 300))
+    assert steps_until_collapse(lambda step: step < 270, short, 300) == pytest.approx(60, abs=2)
+
+
+def nano_limits(currency: Currency, amount: float) -> Limits:
+    return Limits(
+        budget="b", budget_version=1, currency=currency, amount=amount, schedule_horizon="budget", uniformity="exactly"
+    )
 
 
 def test_a_run_that_ends_collapsed_fails(
     source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "COLLAPSED_STEPS", 2)
-    monkeypatch.setattr(loop, "COLLAPSED_SHARE", 1.5)
+    monkeypatch.setattr(loop, "COLLAPSED_SHARE", 1.5)  # never in between
     context = open_stage(nano_stages("pointcontrast", source)[0], tmp_path, {})
     training = training_of(context)
 
