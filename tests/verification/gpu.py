@@ -12,8 +12,8 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache, partial
+from contextlib import contextmanager
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,15 +41,19 @@ FULL = SimpleNamespace(width=1.0, input_channels=3, first_kernel=3)
 
 
 @contextmanager
-def precision(name: str, device: str) -> Iterator[None]:
-    """fp32 (no TF32), tf32 or bf16 (autocast) within the block."""
+def precision(name: str) -> Iterator[None]:
+    """fp32 or tf32 within the block, which holds a whole step: kernels read the flag when they are launched, backward too."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     try:
-        with torch.autocast(device, torch.bfloat16, enabled=name == "bf16"):
-            yield
+        yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def half(name: str, device: str) -> torch.autocast:
+    """bf16 by autocast within the block, which holds the forward pass, if that is the precision."""
+    return torch.autocast(device, torch.bfloat16, enabled=name == "bf16")
 
 
 def apart(found: torch.Tensor, expected: np.ndarray) -> float:
@@ -85,7 +89,7 @@ def network_parity(device: str, backend: str = "torch") -> float:
     network.load_state_dict(formula_weights(network))
     coordinates = torch.from_numpy(golden["small__coords"]).int().to(device)
     features = torch.from_numpy(golden["small__feats"]).float().to(device)
-    with precision("fp32", device), torch.no_grad():
+    with precision("fp32"), torch.no_grad():
         out = network.to(device).train()(sparse_backend(backend).SparseTensor(features, coordinates)).F
     rows = torch.from_numpy(golden["small__sample_rows"]).to(device)
     return apart(out[rows], golden["small__out20_train_sample"])
@@ -101,11 +105,12 @@ def curve(device: str, kind: str, voxels: int, steps: int = STEPS, backend: str 
     labels = height * CLASSES // (height.max() + 1)
     losses = []
     for _ in range(steps):
-        with precision(kind, device):
-            out = network(sparse_backend(backend).SparseTensor(features, coordinates)).F
-        loss = torch.nn.functional.cross_entropy(out.float(), labels)
-        optimiser.zero_grad()
-        loss.backward()
+        with precision(kind):
+            with half(kind, device):
+                out = network(sparse_backend(backend).SparseTensor(features, coordinates)).F
+            loss = torch.nn.functional.cross_entropy(out.float(), labels)
+            optimiser.zero_grad()
+            loss.backward()
         optimiser.step()
         losses.append(loss.detach())
     return [float(v) for v in losses]
@@ -138,19 +143,20 @@ def timed(step: Callable[[], None]) -> dict[str, float]:
 def network_speed(backend: str, kind: str, voxels: int) -> dict[str, float]:
     """Forward + backward of the full network, with new kernel maps."""
     network = seeded_backbone(20, FULL, 0.05, backend, 1).train().cuda()  # type: ignore[arg-type]
-    return step_speed(network, sparse_backend(backend).SparseTensor, voxels, partial(precision, kind, "cuda"))
+    with precision(kind):
+        return step_speed(network, sparse_backend(backend).SparseTensor, voxels, half(kind, "cuda"))
 
 
 def step_speed(
-    network: torch.nn.Module, tensor: Callable[..., Any], voxels: int, block: Callable[[], AbstractContextManager[None]]
+    network: torch.nn.Module, tensor: Callable[..., Any], voxels: int, autocast: torch.autocast
 ) -> dict[str, float]:
-    """Forward, in a context such as `precision`, and backward of a network on sparse tensors of one engine."""
+    """Forward, with this autocast, and backward of a network on sparse tensors of one engine."""
     coordinates, features = (t.cuda() for t in _room(voxels))
-    labels = torch.arange(voxels, device="cuda") % 20
+    labels = (torch.arange(voxels) % 20).cuda()
 
     def step() -> None:
         network.zero_grad()
-        with block():
+        with autocast:
             out = network(tensor(features, coordinates)).F
         torch.nn.functional.cross_entropy(out.float(), labels).backward()
 
@@ -177,11 +183,12 @@ def layer_speed(library: str, kind: str, voxels: int, channels: int = 96) -> dic
             return layer(SparseTensor(features, coordinates)).F
 
     def step() -> None:
-        with precision(kind, "cuda"):
+        with half(kind, "cuda"):
             out = forward()
         out.float().sum().backward()
 
-    return timed(step)
+    with precision(kind):
+        return timed(step)
 
 
 def speeds() -> list[dict[str, Any]]:

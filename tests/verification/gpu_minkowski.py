@@ -38,7 +38,7 @@ def main() -> int:
         return 0
     torch.backends.cudnn.allow_tf32 = False
     coordinates, features = clouds()["procedural room"]
-    with precision("fp32", "cuda"):
+    with precision("fp32"):
         result = compare((coordinates.cuda(), features.cuda()))
     print(result, flush=True)
     good = within(result)

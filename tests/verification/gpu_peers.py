@@ -1,8 +1,9 @@
 """`make verify-gpu-peers`: this engine beside other sparse libraries on one GPU; writes docs/verification/gpu-peers.json.
 
 Forward + backward of the full network with new kernel maps, on the same voxels and weights. PEERS names the libraries and the
-folders that `pip install --target FOLDER` put them in: each is measured in a process of its own, one after the other, since
-spconv and spconv-triton share an import name. Takes about five minutes.
+folders that `pip install --no-deps --target FOLDER` put them in, with what they need besides torch and numpy. Every library
+and precision is measured in a process of its own, one after the other: spconv would reuse the kernels that it tuned for
+another precision. Takes about five minutes.
 
     make verify-gpu-peers PEERS="spconv-cu126=FOLDER spconv-triton=FOLDER minkowski=FOLDER"
 """
@@ -15,8 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ from pretrain_bench.methods.networks.res16unet import seeded_backbone
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from tests.performance.work import surface_voxels
 from tests.verification import spconv_engine
-from tests.verification.gpu import BACKENDS, FULL, SIZES, precision, step_speed
+from tests.verification.gpu import BACKENDS, FULL, SIZES, half, precision, step_speed
 from tests.verification.report import ROOT, write_report
 
 PEERS = ("spconv-cu126", "spconv-triton", "minkowski")
 PRECISIONS = ("fp32", "tf32", "half")
-"""`half` is bf16 here, and fp16 in spconv, which has no bf16."""
+"""`half` is bf16 here, and fp16 in spconv, which has no bf16. MinkowskiEngine computes in fp32 only."""
 COMPARED_VOXELS, BOUND = 20_000, 1e-3
 """Outputs are compared with those of the backend `torch` in fp32, relative to the largest."""
 WHAT = "forward + backward of Res16UNet34C on a GPU: this engine beside other sparse libraries"
@@ -50,28 +50,26 @@ def peers_of(words: list[str]) -> dict[str, Path]:
 
 
 @contextmanager
-def spconv_precision(kind: str, device: str) -> Iterator[None]:
-    """fp32, tf32 or half for spconv within the block."""
-    from spconv import constants
-
-    before = constants.SPCONV_ALLOW_TF32
-    constants.SPCONV_ALLOW_TF32 = kind == "tf32"
-    try:
-        with precision(kind, device), torch.autocast(device, torch.float16, enabled=kind == "half"):
-            yield
-    finally:
-        constants.SPCONV_ALLOW_TF32 = before
+def at_precision(library: str, kind: str) -> Iterator[None]:
+    """fp32 or TF32 of a library within the block, which holds whole steps."""
+    with precision(kind):
+        if library.startswith("spconv"):
+            spconv_engine.library("constants").SPCONV_ALLOW_TF32 = kind == "tf32"
+        yield
 
 
-def engine_precision(kind: str, device: str) -> AbstractContextManager[None]:
-    """fp32, tf32 or half for this project's engine, and for MinkowskiEngine."""
-    return precision("bf16" if kind == "half" else kind, device)
+def autocast_of(library: str, kind: str, device: str) -> torch.autocast:
+    """The autocast of a library's forward pass."""
+    if library.startswith("spconv"):
+        return torch.autocast(device, torch.float16, enabled=kind == "half")
+    return half("bf16" if kind == "half" else kind, device)
 
 
 def network_on(library: str) -> tuple[torch.nn.Module, Callable[..., Any]]:
     """The full network on a library, with weights that are equal for all, and the library's sparse tensor."""
     ours = seeded_backbone(20, FULL, 0.05, "torch", 1)  # type: ignore[arg-type]
     if library.startswith("spconv"):
+        spconv_engine.use(library)
         return spconv_engine.on_spconv(ours, 20, FULL, 0.05), spconv_engine.SparseTensor
     network = seeded_backbone(20, FULL, 0.05, library, 1)  # type: ignore[arg-type]
     network.load_state_dict(ours.state_dict())
@@ -84,35 +82,38 @@ def difference(library: str, device: str, voxels: int = COMPARED_VOXELS) -> floa
     outputs = []
     for name in ("torch", library):
         network, tensor = network_on(name)
-        block = spconv_precision if name.startswith("spconv") else engine_precision
-        with block("fp32", device), torch.no_grad():
+        with at_precision(name, "fp32"), torch.no_grad():
             outputs.append(network.to(device).train()(tensor(features, coordinates)).F)
     return float((outputs[1] - outputs[0]).abs().max() / outputs[0].abs().max())
 
 
-def measured(library: str) -> dict[str, Any]:
-    """The version, difference and times of one library on the GPU."""
-    block = spconv_precision if library.startswith("spconv") else engine_precision
-    rows = []
+def measured(library: str, kind: str) -> dict[str, Any]:
+    """The version, and the times of one library and precision on the GPU; in fp32 also the difference."""
+    found: dict[str, Any] = {
+        "version": package_version("MinkowskiEngine" if library == "minkowski" else library),
+        "torch": torch.__version__,
+    }
+    if kind == "fp32":
+        found["difference"] = difference(library, "cuda")
+    rows = found["rows"] = []
     for voxels in SIZES:
-        for kind in PRECISIONS if library != "minkowski" else ("fp32",):
+        row: dict[str, Any] = {"library": library, "precision": kind, "voxels": voxels}
+        try:
             network, tensor = network_on(library)
-            row: dict[str, Any] = {"library": library, "precision": kind, "voxels": voxels}
-            try:
-                row |= step_speed(network.train().cuda(), tensor, voxels, partial(block, kind, "cuda"))
-            except (RuntimeError, AssertionError) as error:  # the libraries' own limits, and memory
-                row["failed"] = str(error).splitlines()[0]
-            rows.append(row)
-            print(row, file=sys.stderr, flush=True)
-            torch.cuda.empty_cache()
-    version = package_version("MinkowskiEngine" if library == "minkowski" else library)
-    return {"version": version, "difference": difference(library, "cuda"), "rows": rows}
+            with at_precision(library, kind):
+                row |= step_speed(network.train().cuda(), tensor, voxels, autocast_of(library, kind, "cuda"))
+        except Exception as error:  # a limit of the library, or memory: the other sizes are still measured
+            row["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+        torch.cuda.empty_cache()
+    return found
 
 
-def measured_apart(library: str, folder: Path | None) -> dict[str, Any]:
-    """The same in a process of its own, which finds the library in the folder; what it said if it failed."""
+def measured_apart(library: str, kind: str, folder: Path | None) -> dict[str, Any]:
+    """The same in a process of its own, which finds the library in the folder; its exit code if it failed."""
     paths = [str(p) for p in (folder, ROOT, os.environ.get("PYTHONPATH")) if p]
-    command = [sys.executable, "-m", "tests.verification.gpu_peers", "--measure", library]
+    command = [sys.executable, "-m", "tests.verification.gpu_peers", "--measure", library, kind]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     lines = done.stdout.splitlines()
@@ -126,7 +127,7 @@ def fastest(rows: list[dict[str, Any]]) -> dict[str, str]:
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         cell = f"{row['precision']}, {row['voxels']:,} voxels"
-        if "milliseconds" in row and row["milliseconds"] < best.get(cell, row)["milliseconds"] + 1e-9:
+        if "milliseconds" in row and row["milliseconds"] <= best.get(cell, row)["milliseconds"]:
             best[cell] = row
     return {cell: row["library"] for cell, row in best.items()}
 
@@ -135,18 +136,24 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure every library and write the report; returns 1 if one fails or differs by more than BOUND."""
     parser = argparse.ArgumentParser()
     parser.add_argument("peers", nargs="*", metavar="NAME=FOLDER")
-    parser.add_argument("--measure", help="print the measurements of one library, as JSON")
+    parser.add_argument("--measure", nargs=2, metavar=("LIBRARY", "PRECISION"), help="print measurements as JSON")
     options = parser.parse_args(arguments)
     if options.measure:
-        print(json.dumps(measured(options.measure)))
+        print(json.dumps(measured(*options.measure)))
         return 0
     peers = peers_of(options.peers)
-    if not torch.cuda.is_available():
-        write_report("gpu-peers", WHAT, "not run", why="no CUDA device was at hand")
+    if not (torch.cuda.is_available() and peers):
+        why = "no library was given in PEERS" if torch.cuda.is_available() else "no CUDA device was at hand"
+        write_report("gpu-peers", WHAT, "not run", why=why)
         return 0
-    found = {name: measured_apart(name, peers.get(name)) for name in (*BACKENDS, *peers)}
+    found = {
+        f"{name}, {kind}": measured_apart(name, kind, peers.get(name))
+        for name in (*BACKENDS, *peers)
+        for kind in (PRECISIONS if name != "minkowski" else ("fp32",))
+    }
     rows = [row for library in found.values() for row in library.pop("rows")]
-    good = all(library.get("difference", 1.0) <= BOUND for library in found.values())
+    compared = [library.get("difference", 1.0) for name, library in found.items() if name.endswith(", fp32")]
+    good = max(compared) <= BOUND and not any("failed" in library for library in found.values())
     write_report(
         "gpu-peers", WHAT, "ok" if good else "failed", gpu=torch.cuda.get_device_name(0), bound=BOUND, libraries=found,
         fastest=fastest(rows), speed=rows,

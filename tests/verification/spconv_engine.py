@@ -1,11 +1,12 @@
 """The layers of Res16UNet34C on spconv, to measure the same network beside this project's engine.
 
-spconv 2.3.8 and spconv-triton 1.0.0 have this interface. Both need non-negative coordinates and a spatial shape, name their
+spconv 2.3.8 and spconv-triton 1.0.0 have this interface, under different import names. Both need non-negative coordinates and a spatial shape, name their
 kernel maps by keys, and store a weight as (out, x, y, z, in) instead of (offset, in, out), x fastest.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -18,22 +19,36 @@ from torch import Tensor, nn
 from pretrain_bench.methods.networks import res16unet
 from pretrain_bench.methods.sparse.pointwise import MinkowskiBatchNorm, MinkowskiReLU
 
+IMPORT_NAMES = {"spconv": "spconv", "spconv-cu126": "spconv", "spconv-triton": "spconv_triton"}
+"""The import name of each distribution."""
 COARSEST = 16
 """Tensor stride of the deepest level: coordinates are moved by a multiple of it, so that voxels have the same parents."""
+
+
+_used = "spconv"
+
+
+def use(distribution: str) -> None:
+    """Choose the library that this module's layers are of, for the whole process."""
+    global _used
+    _used = IMPORT_NAMES[distribution]
+
+
+def library(part: str) -> Any:
+    """A module of the library in use: `pytorch` or `constants`."""
+    return importlib.import_module(f"{_used}.{part}")
 
 
 class SparseTensor:
     """Features on coordinates (N, 4) int32, batch index first, of any sign."""
 
     def __init__(self, features: Tensor, coordinates: Tensor) -> None:
-        import spconv.pytorch as spconv
-
         lowest = coordinates[:, 1:].min(0).values
         moved = coordinates.clone()
         moved[:, 1:] -= lowest.div(COARSEST, rounding_mode="floor") * COARSEST
         top, *sizes = (moved.max(0).values + 1).tolist()
         shape = [-(-size // COARSEST) * COARSEST for size in sizes]
-        self.inner, self.stride = spconv.SparseConvTensor(features, moved, shape, top), 1
+        self.inner, self.stride = library("pytorch").SparseConvTensor(features, moved, shape, top), 1
 
     @property
     def F(self) -> Tensor:
@@ -73,8 +88,7 @@ class _Convolution(nn.Module):
         bias: bool = False,
         dimension: int = 3,
     ) -> None:
-        import spconv.pytorch as spconv
-
+        spconv = library("pytorch")
         super().__init__()
         self.stride, self.size, self.channels = stride, kernel_size, (in_channels, out_channels)
         if kernel_size == 1:

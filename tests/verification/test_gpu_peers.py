@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tests.verification import gpu_peers
+from tests.verification import gpu, gpu_peers
 from tests.verification.report import ROOT
 
 NETWORKS = """
@@ -75,8 +77,55 @@ def test_the_fastest_of_each_cell_is_named() -> None:
 
 def test_a_library_that_cannot_be_measured_is_said_to_have_failed(tmp_path: Path) -> None:
     """Here every library fails: there is no GPU, or no such library in the folder."""
-    found = gpu_peers.measured_apart("nonsense", tmp_path)
+    found = gpu_peers.measured_apart("nonsense", "fp32", tmp_path)
     assert found == {"failed": "exit code 1", "rows": []}
+
+
+def test_each_library_is_imported_by_its_own_name(tmp_path: Path) -> None:
+    """spconv-triton is not a package `spconv`."""
+    for name in ("spconv", "spconv_triton"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+        (tmp_path / name / "constants.py").write_text(f"NAME = {name!r}")
+    code = (
+        "from tests.verification import spconv_engine as engine\n"
+        "for name in ('spconv-cu126', 'spconv-triton'):\n"
+        "    engine.use(name)\n"
+        "    print(engine.library('constants').NAME)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["spconv", "spconv_triton"], done.stderr
+
+
+def test_tf32_holds_in_the_backward_pass_too() -> None:
+    seen = []
+
+    class Seen(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cuda.matmul.allow_tf32)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            seen.append(torch.backends.cuda.matmul.allow_tf32)
+            return gradient
+
+    class Network(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(F=Seen.apply(x))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "timed", lambda step: step() or {})
+        patch.setattr(
+            gpu, "_room", lambda voxels: (torch.zeros(voxels, 4), torch.zeros(voxels, 20, requires_grad=True))
+        )
+        patch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+        for kind in gpu_peers.PRECISIONS:
+            with gpu_peers.at_precision("torch", kind):
+                gpu.step_speed(Network(), lambda features, coordinates: features, 40, gpu.half("fp32", "cpu"))
+    assert seen == [False, False, True, True, False, False]
 
 
 def test_outputs_are_compared_on_any_device() -> None:
