@@ -1,6 +1,6 @@
 """`make study-pages`: rewrite the tables and pictures of the study pages from their bundles.
 
-A page names the file of `bench report` behind each of them, with wildcards if it must match one file:
+A page names the file of `bench report` behind each of them. Wildcards are allowed; exactly one file must match:
 
     <!-- tiny: synthetic-ratios1.md -->            the table up to `<!-- end -->`
     <!-- tiny: curves-*-finetune-20-*.png -->      the picture on the next line
@@ -21,7 +21,8 @@ from pathlib import Path
 import pretrain_bench as pb
 
 FOLDER = Path(__file__).parent
-TABLE = re.compile(r"(<!-- ([\w-]+): (\S+\.md) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"<!-- [\w-]+: \S+ -->")
+TABLE = re.compile(r"(<!-- ([\w-]+): (\S+\.md) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", re.DOTALL)
 PICTURE = re.compile(r"<!-- ([\w-]+): (\S+\.png) -->\n!\[[^\]]*\]\(([^)]+)\)")
 
 FileOf = Callable[[str, str], Path]
@@ -29,7 +30,11 @@ FileOf = Callable[[str, str], Path]
 
 
 def with_tables(page: str, file_of: FileOf) -> str:
-    """The text of a page with its tables replaced by those of the reports."""
+    """The text of a page with its tables replaced by those of the reports. Exits for a mark without a table or a picture."""
+    if len(MARK.findall(page)) != len(TABLE.findall(page)) + len(PICTURE.findall(page)):
+        raise SystemExit(
+            "a mark `<!-- STUDY: FILE -->` has no table up to `<!-- end -->`, or no picture on the next line"
+        )
 
     def table(found: re.Match[str]) -> str:
         before, study, pattern, after = found.groups()

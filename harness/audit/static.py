@@ -294,7 +294,7 @@ def _check_chain(store: Store, runs: Runs, completed: chain.Chain | None, tally:
     tally.expect("chain is intact", not completed.faults, "store", "; ".join(completed.faults[:3]))
     kept = {sha256 for run in runs.values() for sha256 in _record_hashes(run)}
     named = {link.record_sha256 for link in completed.links}
-    lost = {link.record_sha256 for link in completed.links if link.outcome == chain.LOST}
+    lost = chain.hashes_of(completed.links, (chain.LOST,))
     withdrawn = {link.record_sha256: link.why for link in completed.links if link.outcome == chain.WITHDRAWN}
     for link in completed.links:
         if link.outcome in chain.NOTES:
@@ -303,10 +303,14 @@ def _check_chain(store: Store, runs: Runs, completed: chain.Chain | None, tally:
         if link.record_sha256 in lost:
             text = f"attempt {link.attempt}, {link.outcome}, was lost and the stage was rerun"
             tally.note(check, "warning", subject, text)
+        elif link.record_sha256 in withdrawn and link.record_sha256 in kept:
+            tally.note(
+                check, "failed", subject, "was withdrawn, but is here: withdraw it again (`bench clean --withdraw`)"
+            )
         elif link.record_sha256 in withdrawn:
             text = f"attempt {link.attempt}, {link.outcome}, was withdrawn: {withdrawn[link.record_sha256]}"
             tally.note(check, "warning", subject, text)
-        elif link.record_sha256 in kept and link.outcome == chain.FOUND:
+        elif link.record_sha256 in kept and link.found:
             tally.note(
                 check, "warning", subject, "was here before the chain began: of an older version, or copied here"
             )

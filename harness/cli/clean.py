@@ -14,20 +14,21 @@ from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 def clean(
     keep: Annotated[
-        Keep,
+        Keep | None,
         typer.Option(
             "--keep",
             help="none: no weights, no predictions; final: backbones and final predictions; best: all weights of "
-            "pre-training and all predictions; all: everything.",
+            "pre-training and all predictions; all: everything. (default: best)",
         ),
-    ] = "best",
+    ] = None,
     abandoned: Annotated[bool, typer.Option("--abandoned", help="Also delete abandoned partial runs.")] = False,
     withdraw: Annotated[
         list[str] | None,
         typer.Option(
             "--withdraw",
             metavar="KEY",
-            help="Instead of pruning, remove these runs and all runs that build on them. Audits list them, with the reason.",
+            help="Instead of pruning, remove the run whose key begins so, and all runs that build on it; repeatable. Audits list "
+            "them, with the reason.",
             autocompletion=completion.keys,
         ),
     ] = None,
@@ -37,17 +38,20 @@ def clean(
     json: Json = False,
 ) -> None:
     """Prune artifacts; records, events and logs stay. An audit distinguishes pruned files from missing ones. A stage
-    runs again if its pruned artifacts are needed."""
+    runs again if its pruned artifacts are needed.
+
+    With --withdraw, remove whole runs instead, on the record.
+    """
     from pretrain_bench.harness.cli.console import print_json, table
 
     if why and not withdraw:
         raise pb.WrongUse("--why is the reason for --withdraw KEY, which is missing")
-    if withdraw and abandoned:
-        raise pb.WrongUse("--withdraw and --abandoned: one at a time")
+    if withdraw and (abandoned or keep):
+        raise pb.WrongUse(f"--withdraw and --{'abandoned' if abandoned else 'keep'}: one at a time")
     if withdraw:
         removed = pb.withdraw(runs, withdraw, why=why, dry_run=dry_run)
     else:
-        removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)
+        removed = pb.clean(runs, keep=keep or "best", abandoned=abandoned, dry_run=dry_run)
     if json:
         print_json({"dry_run": dry_run, "removed": [r._asdict() for r in removed]})
         return

@@ -95,7 +95,9 @@ ExecutorName = Annotated[
 Register = Annotated[
     Path | None,
     typer.Option(
-        "--register", metavar="FILE", help="Write the cells to FILE first; bench audit --registered FILE compares."
+        "--register",
+        metavar="FILE",
+        help="Write the cells and their keys to FILE, before any runs; bench audit --registered FILE compares.",
     ),
 ]
 Sign = Annotated[

@@ -53,7 +53,7 @@ def plan(
 
     `bench plan SUITE` is short for --suite. Totals are hours with a range, GPU-days and disk, for each method. No data
     are needed: a GPU-sized budget is planned on datasets of their published size, other budgets on generated data.
-    Nothing is prepared or run; --workers, --rebuild and --strict have no effect.
+    Nothing is prepared or run, and only --register writes a file; --workers, --rebuild and --strict have no effect.
     """
     from pretrain_bench.api.planning import ClusterShape, check_signing
     from pretrain_bench.harness.cli.console import print_json

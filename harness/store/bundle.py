@@ -127,7 +127,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 _check_member(archive, member, name, names)
                 names.add(name)
                 metered.allow(member.size)
-                unpacked += _extract(members, member, folder / name) - member.size
+                unpacked += _extract(members, member, folder / name, most - unpacked) - member.size
     except (tarfile.TarError, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise cannot_write(folder, error, "unpacking a bundle (BENCH_CACHE names another cache)") from None
@@ -159,7 +159,13 @@ def _name(member: tarfile.TarInfo) -> str:
 
 
 def _is_short(member: tarfile.TarInfo) -> bool:
-    return member.name.endswith(f"/{SHORT_FILE}")
+    return _is_of_run(member.name, SHORT_FILE)
+
+
+def _is_of_run(name: str, file: str) -> bool:
+    """Whether a name in an archive is that of a run's own file, and not of an artifact or of another file."""
+    kind, _, rest = name.partition("/")
+    return kind in KINDS and rest.partition("/")[2] == file
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo, name: str, names: set[str]) -> None:
@@ -171,14 +177,16 @@ def _check_member(archive: Path, member: tarfile.TarInfo, name: str, names: set[
         raise WrongUse(f"{archive}: holds {name!r} twice")
 
 
-def _extract(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> int:
-    """Write the content of a member; returns its bytes."""
+def _extract(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path, spare: int) -> int:
+    """Write the content of a member; returns its bytes. Raises ValueError if they exceed its size by more than `spare`."""
     content = members.extractfile(member)
     assert content is not None
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "xb", opener=_read_only) as file:
         for block in restored(content) if _is_short(member) else iter(lambda: content.read(1 << 20), b""):
             file.write(block)
+            if file.tell() > member.size + spare:
+                raise ValueError("unpacks to more than is allowed")
         return file.tell()
 
 
@@ -226,7 +234,7 @@ def write_archive(folder: Path, target: Path) -> None:
     ):
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             content, name = path.read_bytes(), path.relative_to(folder)
-            if path.name == EVENTS_FILE and (short := shorten(content)) is not None:
+            if _is_of_run(name.as_posix(), EVENTS_FILE) and (short := shorten(content)) is not None:
                 content, name = short, name.with_name(SHORT_FILE)
             entry = tarfile.TarInfo(name.as_posix())
             entry.size, entry.mode = len(content), 0o644

@@ -11,9 +11,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -35,8 +35,10 @@ WITHDRAWN = "withdrawn"
 """Outcome of a link that records the deliberate removal of the attempt with the same hash, and says `why`."""
 NOTES = (LOST, PRUNED, WITHDRAWN)
 """Outcomes of links that concern an attempt of an earlier link."""
-FOUND = "found"
-"""Outcome of a link of a run that was in the store before its chain began: of an older version, or copied from elsewhere."""
+SETTLED = (LOST, WITHDRAWN)
+"""Outcomes of links after which an attempt is no longer missed."""
+MOST_WORDS = 500
+"""Limit of the characters of a reason."""
 
 
 class Link(Spec):
@@ -48,10 +50,13 @@ class Link(Spec):
     outcome: str
     record_sha256: str
     before: str
-    why: str | None = None
+    why: str | None = Field(None, max_length=MOST_WORDS, description="the reason for withdrawing it")
+    found: Literal[True] | None = Field(
+        None, description="it was in the store before its chain began: of an older version, or copied from elsewhere"
+    )
 
     def line(self) -> str:
-        """The line in the chain, without its break. A missing `why` is left out, as in older chains."""
+        """The line in the chain, without its break. Fields without a value are left out: older chains lack them."""
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
     def sha256(self) -> str:
@@ -66,12 +71,13 @@ class Chain(NamedTuple):
     faults: list[str]
 
 
-def append(root: Path, record: Record, earlier: Callable[[], Iterable[Record]] = tuple) -> None:
-    """Append a record's line, durably. One process at a time; a partial last line of a killed process is cut off first.
+Earlier = Callable[[], Iterable[Record]]
+"""Yields the counted records in a store. A new chain begins with their lines: an audit would otherwise take them for inserted."""
 
-    A new chain begins with lines for the `earlier` runs in the store, which an audit would otherwise take for inserted.
-    """
-    _append(root, _link(record, record.outcome.value), lambda: [_link(one, FOUND) for one in earlier()])
+
+def append(root: Path, record: Record, earlier: Earlier = tuple) -> None:
+    """Append a record's line, durably. One process at a time; a partial last line of a killed process is cut off first."""
+    _append(root, _link(record, record.outcome.value), earlier)
 
 
 def append_loss(root: Path, lost: Link) -> None:
@@ -79,41 +85,47 @@ def append_loss(root: Path, lost: Link) -> None:
     _append(root, lost.model_copy(update={"outcome": LOST}))
 
 
-def append_pruned(root: Path, record: Record, earlier: Callable[[], Iterable[Record]] = tuple) -> None:
-    """Record that artifacts of a run are deleted on purpose, so that an audit distinguishes this from tampering. `earlier` as
-    for `append`."""
-    _append(root, _link(record, PRUNED), lambda: [_link(one, FOUND) for one in earlier()])
+def append_pruned(root: Path, record: Record, earlier: Earlier = tuple) -> None:
+    """Record that artifacts of a run are deleted on purpose, so that an audit distinguishes this from tampering."""
+    _append(root, _link(record, PRUNED), earlier)
 
 
-def append_withdrawn(root: Path, kind: str, key: str, why: str) -> None:
-    """Record, once, that every attempt at a stage which the chain names is removed on purpose."""
-    links = links_of(root, kind, key)
-    settled = {link.record_sha256 for link in links if link.outcome in (LOST, WITHDRAWN)}
+def append_withdrawn(root: Path, record: Record, why: str, earlier: Earlier = tuple) -> None:
+    """Record, once, that every attempt at a stage is removed on purpose. A counted record without a line gets one first."""
+    links = links_of(root, record.kind, record.key)
+    if record.sha256 not in {link.record_sha256 for link in links}:
+        _append(root, _found(record), lambda: (one for one in earlier() if one.key != record.key))
+        links = links_of(root, record.kind, record.key)
+    gone = hashes_of(links, SETTLED)
     for link in links:
-        if link.outcome not in NOTES and link.record_sha256 not in settled:
-            _append(root, link.model_copy(update={"outcome": WITHDRAWN, "why": why}))
+        if link.outcome not in NOTES and link.record_sha256 not in gone:
+            _append(root, link.model_copy(update={"outcome": WITHDRAWN, "why": why, "found": None}))
+
+
+def hashes_of(links: Iterable[Link], outcomes: Iterable[str]) -> set[str]:
+    """The hashes of the attempts that have a line of one of these outcomes."""
+    return {link.record_sha256 for link in links if link.outcome in outcomes}
 
 
 def _link(record: Record, outcome: str) -> Link:
     return Link(
-        kind=record.kind,
-        key=record.key,
-        attempt=record.attempt,
-        outcome=outcome,
-        record_sha256=record.sha256,
-        before=START,
-    )
+        kind=record.kind, key=record.key, attempt=record.attempt, outcome=outcome, record_sha256=record.sha256, before=START
+    )  # fmt: skip
 
 
-def _append(root: Path, link: Link, earlier: Callable[[], Iterable[Link]] = tuple) -> None:
+def _found(record: Record) -> Link:
+    return _link(record, record.outcome.value).model_copy(update={"found": True})
+
+
+def _append(root: Path, link: Link, earlier: Earlier = tuple) -> None:
     path = root / CHAIN_FILE
     with (
         exclusive(root / ".partial" / ".chain.lock", job_ended=has_ended),
         open_plain(path, os.O_RDWR | os.O_CREAT) as file,
     ):
         before = _last_hash(file)
-        links = [*(earlier() if file.seek(0, os.SEEK_END) == 0 else ()), link]
-        for one in links:
+        is_new = file.seek(0, os.SEEK_END) == 0
+        for one in (*(map(_found, earlier()) if is_new else ()), link):
             fresh = one.model_copy(update={"before": before})
             before = fresh.sha256()
             file.write(fresh.line().encode() + b"\n")
@@ -143,8 +155,11 @@ def _last_hash(chain: BinaryIO) -> str:
     size = chain.seek(0, os.SEEK_END)
     if size == 0:
         return START
-    chain.seek(max(0, size - 4096))
-    lines = chain.read().split(b"\n")
+    for length in (4096, size):  # the last two lines, which are rarely longer
+        chain.seek(max(0, size - length))
+        lines = chain.read().split(b"\n")
+        if len(lines) > 2:
+            break
     if lines[-1]:  # without its line break a line was never complete
         chain.truncate(size - len(lines[-1]))
         lines[-1] = b""

@@ -46,7 +46,7 @@ def is_kept(name: str, keep: Keep) -> bool:
 
 def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
     """Runs with artifacts that `prune` would remove. Runs needed by a stage in progress keep everything."""
-    in_use = needed_by_stages_under_way(store)
+    in_use = needed_by_stages(store)
     for record in store.records():
         folder = store.folder(record.kind, record.key)
         if record.key in in_use or record.outcome != Outcome.ok:
@@ -76,10 +76,12 @@ def pruned(folder: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in noted.items()} if isinstance(noted, dict) else {}
 
 
-def needed_by_stages_under_way(store: Store) -> set[str]:
-    """Keys of the runs that stages in progress build on."""
+def needed_by_stages(store: Store, only_running: bool = False) -> set[str]:
+    """Keys of the runs that stages in progress build on: `only_running` ones, or also those that a later command resumes."""
     needed = set()
     for path in (store.root / ".partial").glob("*/root/in/stage.json"):
+        if only_running and store.held_by(path.parents[2].name) is None:
+            continue
         try:
             needed |= set(read_json(path)["parents"].values())
         except (OSError, ValueError, KeyError, AttributeError):

@@ -272,7 +272,7 @@ class Store:
         """Add a line to the chain for each completed attempt at a stage that is missing here and whose loss is not yet
         recorded: its folder was damaged or moved out of the store, and the stage ran again."""
         links = chain.links_of(self.root, kind, key)
-        settled = {link.record_sha256 for link in links if link.outcome in (chain.LOST, chain.WITHDRAWN)}
+        settled = chain.hashes_of(links, chain.SETTLED)
         for path in attempts.glob(f"*/{RECORD}"):
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 settled.add(read_json(path, below=attempts)["sha256"])  # as written, in any version

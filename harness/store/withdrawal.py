@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import remove_tree, sync
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store import chain
-from pretrain_bench.harness.store.retention import needed_by_stages_under_way
+from pretrain_bench.harness.store.retention import needed_by_stages
 from pretrain_bench.harness.store.store import GONE, Store
 
 
 def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
     """The runs whose keys begin with the prefixes, and all runs that build on them; a run comes after those that build on it.
 
-    Raises WrongUse for a prefix of no run or of several, an unreadable run, and runs that a stage in progress needs.
+    Raises WrongUse for a prefix of no run or of several, for unreadable runs or a damaged chain, and for runs on which a stage in
+    progress builds.
     """
     named = [store.find(prefix).name for prefix in prefixes]
     records = {record.key: record for record in store.records()}
-    if problems := store.unreadable():
+    whole = chain.read(store.root)
+    problems = [
+        *store.unreadable(),
+        *(f"{store.root / chain.CHAIN_FILE}: {fault}" for fault in (whole.faults if whole else [])),
+    ]
+    problems += [f"{key}: not a run, but a folder or file without a record" for key in named if key not in records]
+    if problems:
         raise WrongUse(f"nothing was removed: {problems[0]}")
     parents = {key: store.spec(record.kind, key).parents.values() for key, record in records.items()}
     found: list[Record] = []
@@ -34,29 +42,36 @@ def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
 
     for key in named:
         add(key)
-    in_use = needed_by_stages_under_way(store)
+    in_use = needed_by_stages(store, only_running=True)  # a killed stage runs what it needs again
     for record in found:
-        if record.key in in_use or store.held_by(record.key) is not None:
+        if record.key in in_use:
             name = f"{record.kind}/{record.key}"
-            raise WrongUse(f"nothing was removed: a stage in progress needs {name}; try again once it has ended")
+            raise WrongUse(f"nothing was removed: a stage in progress builds on {name}; try again once it has ended")
     return found
 
 
-def withdraw(store: Store, record: Record, why: str) -> None:
-    """Remove a run with its resumable state, after adding a line to the chain for each of its attempts.
+def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
+    """Remove the `withdrawable` runs with their resumable state, after adding lines to the chain.
 
-    If the process is killed in between, the run is still there; withdrawing it again finishes the removal. Raises WrongUse if
-    another process holds the stage, and OSError.
+    Raises WrongUse as `withdrawable`, and if a process holds one of the stages or ran another that builds on them; nothing is
+    removed then. If this process is killed, what is still there can be withdrawn again. Raises OSError.
     """
+    prefixes = list(prefixes)
 
     def give_up(holder: str) -> None:
-        raise WrongUse(f"{record.kind}/{record.key} was not removed: {holder} runs this stage")
+        raise WrongUse(f"nothing was removed: {holder} runs one of these stages; try again once it has ended")
 
-    folder = store.folder(record.kind, record.key)
-    with store.lock(record.key, give_up) as partial:
-        chain.append_withdrawn(store.root, record.kind, record.key, why)
-        gone = partial.with_name(f"{GONE}{record.key}-{os.getpid()}-run")
-        os.rename(folder, gone)
-        sync(folder.parent)
-        remove_tree(gone)
-        store.drop_partial(record.key)
+    found = withdrawable(store, prefixes)
+    with ExitStack() as locks:
+        for record in found:
+            locks.enter_context(store.lock(record.key, give_up))
+        if {record.key for record in withdrawable(store, prefixes)} != {record.key for record in found}:
+            raise WrongUse("nothing was removed: more runs build on these by now; try again")
+        for record in found:
+            chain.append_withdrawn(store.root, record, why, store.records)
+            folder = store.folder(record.kind, record.key)
+            gone = store.partial(record.key).with_name(f"{GONE}{record.key}-{os.getpid()}-run")
+            os.rename(folder, gone)
+            sync(folder.parent)
+            remove_tree(gone)
+            store.drop_partial(record.key)

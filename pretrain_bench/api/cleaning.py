@@ -8,10 +8,12 @@ from typing import NamedTuple, get_args
 
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
+from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.executors.usage import folder_bytes
+from pretrain_bench.harness.store.chain import MOST_WORDS
 from pretrain_bench.harness.store.retention import Keep, prunable, prune
 from pretrain_bench.harness.store.store import Store
-from pretrain_bench.harness.store.withdrawal import withdraw as withdraw_run
+from pretrain_bench.harness.store.withdrawal import withdraw as withdraw_runs
 from pretrain_bench.harness.store.withdrawal import withdrawable
 
 
@@ -61,31 +63,32 @@ def clean(
     return [*removed, *left.values()]
 
 
-def withdraw(runs: AnyPath, keys: Iterable[str], *, why: str, dry_run: bool = False) -> list[Removed]:
+def withdraw(runs: AnyPath, keys: str | Iterable[str], *, why: str, dry_run: bool = False) -> list[Removed]:
     """Remove runs and all runs that build on them. The chain keeps a line for each with the reason, which audits print.
 
     Args:
         runs: the folder of runs.
         keys: the beginnings of their keys.
-        why: the reason, for readers of an audit.
+        why: the reason, for readers of an audit, in at most 500 characters.
         dry_run: remove nothing.
 
-    Raises WrongUse for a bundle, an empty reason, a key of no run or of several, and runs that a stage in progress needs, before
-    anything is removed; EnvironmentCannot where the folder cannot be written.
+    Raises WrongUse for a bundle, a reason that is empty or too long, a key of no run or of several, unreadable runs, and runs
+    that a stage in progress needs; nothing is removed then. Raises EnvironmentCannot where the folder cannot be written.
     """
-    if not why.strip():
-        raise WrongUse("--withdraw: give the reason, which audits print, with --why TEXT")
-    store = Store(Path(runs))
+    why = readable(why).strip()
+    if not why or len(why) > MOST_WORDS:
+        raise WrongUse(
+            f"--withdraw: give the reason, which audits print, with --why TEXT (at most {MOST_WORDS} characters)"
+        )
+    store, keys = Store(Path(runs)), [keys] if isinstance(keys, str) else list(keys)
     store.refuse_bundle()
     store.check()
-    found = withdrawable(store, keys)
     removed = []
-    for record in found:
+    for record in withdrawable(store, keys):
         folder = store.folder(record.kind, record.key)
         files = sum(p.is_file() for p in folder.rglob("*"))
         removed.append(Removed(record.key, f"{record.method}/{record.stage}", files, folder_bytes(folder)))
     if not dry_run:
         with writing(store.root, "withdrawing runs"):
-            for record in found:
-                withdraw_run(store, record, why)
+            withdraw_runs(store, keys, why)
     return removed

@@ -11,6 +11,7 @@ from pretrain_bench.api.stores import AnyPath, Runs, open_runs
 from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
@@ -94,17 +95,25 @@ class Plan(NamedTuple):
         """Write the cells with their keys to a file, signed with an SSH key if one is given, and return a line about it.
 
         `audit(registered=...)` later names the cells that are absent. A file that already registers these cells is kept with
-        its time. Raises WrongUse if a key is not known yet or depends on the machine, and for a file of other cells.
+        its time. Raises WrongUse if no cell applies, if a key is not known yet or depends on the machine, and for a file of
+        other cells.
         """
         if self.rates is not None:
             raise WrongUse(f"--register {file}: keys depend on the machine that runs, so leave out --on and node=")
         if self.waiting:
-            names = ", ".join(sorted({name for waiting in self.waiting for name in waiting.datasets}))
             raise WrongUse(
-                f"--register {file}: {len(self.waiting)} cells wait for data ({names}), so their keys are not known; "
-                "prepare the data first (`bench data prepare`), or let `bench run --register` do both"
+                f"--register {file}: {len(self.waiting)} cells wait for data, so their keys are not known; let "
+                f"`bench run --register` do it, or prepare them first: {self._how_to_prepare()}"
             )
         return register_cells(self.suite, self.cells, file, sign)
+
+    def _how_to_prepare(self) -> str:
+        """The commands that prepare the data that cells wait for."""
+        commands = []
+        for name in sorted({name for waiting in self.waiting for name in waiting.datasets}):
+            world = f" --world {self.profile.world}" if find(Dataset, name).worlds else ""
+            commands.append(f"`bench data prepare {name}{world}`")
+        return ", ".join(commands)
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each stage, then for each cell that waits for data, then for each n/a cell.
@@ -185,6 +194,8 @@ def check_signing(register: object, sign: object) -> None:
 
 def register_cells(suite: Suite, cells: list[PlannedCell], file: AnyPath, sign: AnyPath | None) -> str:
     """Write the applicable cells to a file, and return a line about it. Raises WrongUse for a file of other cells."""
+    if not any(cell.stages for cell in cells):
+        raise WrongUse(f"--register {file}: no cell applies" + (f": {cells[0].reason}" if cells else ""))
     path, key = Path(file), None if sign is None else Path(sign)
     registered = write_registration(path, (suite.name, suite.version), cells, key)
     return f"{path}: {len(registered.cells)} cells registered {registered.registered_at}"

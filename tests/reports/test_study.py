@@ -81,6 +81,12 @@ def test_the_pages_are_what_make_study_pages_writes(tmp_path: Path) -> None:
         shown |= set(pages.pictures(text, file_of))
     assert tables >= 2 and shown >= {"ratios.png", "curves-20.png", "probe-ratios.png", "probe-prediction.png"}
     assert all((STUDY / name).is_file() for name in shown)
+    for broken in (
+        "<!-- smoke: a.md -->\n\n| a |\n\n<!-- smoke: b.md -->\n<!-- end -->",
+        "<!-- smoke: a.png -->\n\n![](a.png)",
+    ):
+        with pytest.raises(SystemExit, match="has no table"):
+            pages.with_tables(broken, file_of)
     with pytest.raises(SystemExit, match=r"0 files of its report match 'none.png'"):
         file_of("smoke", "none.png")
 

@@ -238,7 +238,11 @@ def test_another_machine_is_planned_without_data_or_gpu(
 @pytest.mark.parametrize(
     ("options", "refusal"),
     [
-        (("table1",), r"\d+ cells wait for data \(s3dis, scannet.*`bench data prepare`"),
+        (("table1",), r"\d+ cells wait for data.*: `bench data prepare s3dis`, `bench data prepare scannet`, "),
+        (
+            ("--method", "depthcontrast", "--task", "s3dis-sem", "--protocol", "linear"),
+            "no cell applies: protocol 'linear'",
+        ),
         (("smoke", "--on", "h100"), "leave out --on"),
         (("smoke", "--sign", "key"), "give --register FILE as well"),
     ],

@@ -147,6 +147,21 @@ def test_short_events_that_grow_too_large_are_refused(tmp_path: Path, monkeypatc
             open_store(repack(tmp_path / "bad.tar.zst", files))
 
 
+def test_short_events_count_as_what_they_unpack_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "ALWAYS_BYTES", 200_000)
+    files = {"finetune/key/events.jsonl.short": 10_000 * b'{"before":""}\n'}
+    with pytest.raises(WrongUse, match="cannot be unpacked: unpacks to more than is allowed"):
+        open_store(repack(tmp_path / "bad.tar.zst", files))
+
+
+def test_an_artifact_may_have_the_name_of_events(tmp_path: Path) -> None:
+    for name in ("artifacts/events.jsonl", "artifacts/events.jsonl.short"):
+        (tmp_path / "runs/finetune/key" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs/finetune/key" / name).write_bytes(b'{"before":""}\n' * 3)
+    bundle.write_archive(tmp_path / "runs", tmp_path / "packed.tar.zst")
+    assert unpacked(tmp_path / "packed.tar.zst", tmp_path / "unpacked") == contents(tmp_path / "runs")
+
+
 def test_bundles_of_older_formats_are_read_and_newer_ones_are_not(tmp_path: Path) -> None:
     files = {n: c for n, c in members(SMOKE).items() if not n.endswith(CONFUSION)}
     assert json.loads(members(SMOKE)[bundle.CONTENTS])["format"] == 2 == bundle.FORMAT - 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from pretrain_bench.harness.audit.pack import PackOptions, pack
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.store import chain, withdrawal
-from pretrain_bench.harness.store.store import Store
+from pretrain_bench.harness.store.store import Store, write_json
 from tests.conftest import Bench
 from tests.harness.store.test_store import fill, finish, record, spec
 
@@ -92,16 +95,90 @@ def test_what_cannot_be_withdrawn(store: Store, bench: Bench) -> None:
         (("--withdraw", "zz", "--why", WHY), "no run in"),
         (("--withdraw", "", "--why", WHY), "3 runs in"),
         (("--withdraw", spec(1).key, "--why", " "), "give the reason"),
-        (("--withdraw", spec(1).key, "--why", WHY, "--abandoned"), "one at a time"),
+        (("--withdraw", spec(1).key, "--why", WHY, "--abandoned"), "--withdraw and --abandoned: one at a time"),
+        (("--withdraw", spec(1).key, "--why", WHY, "--keep", "none"), "--withdraw and --keep: one at a time"),
+        (("--withdraw", spec(1).key, "--why", "x" * 501), "at most 500 characters"),
         (("--why", WHY), "--withdraw KEY, which is missing"),
     ):
         assert problem in bench(*words, *more, code=2).stderr
-    with store.lock(spec(0).key, print), pytest.raises(pb.WrongUse, match="a stage in progress needs pretrain/"):
+    with store.lock(spec(0).key, print), pytest.raises(pb.WrongUse, match="runs one of these stages"):
         pb.withdraw(store.root, [spec(1).key, spec(0).key], why=WHY)
     (store.folder("pretrain", spec(1).key) / "record.json").write_text("{}")
     with pytest.raises(pb.WrongUse, match="nothing was removed: "):
         pb.withdraw(store.root, [spec(0).key], why=WHY)
     assert len(list((store.root / "pretrain").iterdir())) == 3
+
+
+def test_a_stage_in_progress_keeps_what_it_builds_on_and_a_killed_one_does_not(store: Store) -> None:
+    grandchild = child_of(child_of(spec(0)))
+    with store.lock(grandchild.key, print) as partial:
+        write_json(partial / "root/in/stage.json", grandchild.model_dump(mode="json"))
+        with pytest.raises(pb.WrongUse, match="nothing was removed: a stage in progress builds on pretrain/"):
+            pb.withdraw(store.root, child_of(spec(0)).key, why=WHY)
+    pb.withdraw(store.root, child_of(spec(0)).key, why=WHY)
+    assert keys(store) == {spec(0).key, spec(1).key}
+
+
+def test_a_run_that_builds_on_them_and_ends_meanwhile_stops_the_withdrawal(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, grandchild = withdrawal.withdrawable, child_of(child_of(spec(0)))
+    calls: list[int] = []
+
+    def and_then_one_ends(*arguments: Any) -> Any:
+        found = before(*arguments)
+        calls.append(len(found))
+        if len(calls) == 1:
+            finish(store, grandchild)
+        return found
+
+    monkeypatch.setattr(withdrawal, "withdrawable", and_then_one_ends)
+    with pytest.raises(pb.WrongUse, match="more runs build on these by now"):
+        withdrawal.withdraw(store, [spec(0).key], WHY)
+    assert calls == [2, 3] and len(keys(store)) == 4
+    withdrawal.withdraw(store, [spec(0).key], WHY)
+    assert keys(store) == {spec(1).key}
+
+
+@pytest.mark.parametrize("why", ["ж" * 500, "\udcff not UTF-8", 'a "quoted"\nreason', "x" * 500])
+def test_any_reason_leaves_the_chain_intact(why: str, store: Store) -> None:
+    """A line of more than 4,096 bytes once broke the chain."""
+    for seed in (0, 1):
+        pb.withdraw(store.root, [spec(seed).key], why=why)
+    finish(store, spec(2))
+    whole = chain.read(store.root)
+    assert whole is not None and not whole.faults and len(findings(store.root)) == 3
+
+
+@pytest.mark.parametrize("has_chain", [True, False])
+def test_a_run_without_a_line_leaves_one_when_it_is_withdrawn(has_chain: bool, store: Store) -> None:
+    lines = (store.root / chain.CHAIN_FILE).read_text().splitlines(keepends=True)
+    (store.root / chain.CHAIN_FILE).write_text(lines[0])
+    if not has_chain:
+        (store.root / chain.CHAIN_FILE).unlink()
+    pb.withdraw(store.root, [spec(1).key], why=WHY)
+    assert [f.detail for f in findings(store.root) if WHY in f.detail] == [f"attempt 1, ok, was withdrawn: {WHY}"]
+
+
+def test_a_damaged_chain_and_a_folder_without_a_run_stop_a_withdrawal(store: Store) -> None:
+    (store.root / "pretrain/0000000000").mkdir()
+    with pytest.raises(pb.WrongUse, match="nothing was removed: 0000000000: not a run"):
+        pb.withdraw(store.root, ["00000"], why=WHY)
+    path = store.root / chain.CHAIN_FILE
+    path.write_text("x" + path.read_text())
+    with pytest.raises(pb.WrongUse, match="nothing was removed: .*chain.jsonl: line 1 is damaged"):
+        pb.withdraw(store.root, [spec(1).key], why=WHY)
+
+
+def test_a_withdrawn_run_that_is_put_back_fails_the_audit(store: Store, tmp_path: Path) -> None:
+    folder = store.folder("pretrain", spec(1).key)
+    shutil.copytree(folder, tmp_path / "kept")
+    pb.withdraw(store.root, [spec(1).key], why=WHY)
+    shutil.copytree(tmp_path / "kept", folder)
+    (named,) = findings(store.root)
+    assert named.verdict == "failed" and "was withdrawn, but is here" in named.detail
+    pb.withdraw(store.root, [spec(1).key], why=WHY)
+    assert [f.verdict for f in findings(store.root)] == ["warning"]
 
 
 @pytest.mark.parametrize("begun_by", ["a run", "pruning"])
@@ -122,4 +199,5 @@ def test_runs_older_than_the_chain_are_no_fraud(begun_by: str, store: Store) -> 
 
 def test_lines_of_older_chains_keep_their_hashes() -> None:
     link = chain._link(record(spec()), "ok")
-    assert "why" not in link.line() and '"why":"x"' in link.model_copy(update={"why": "x"}).line()
+    assert set(json.loads(link.line())) == {"kind", "key", "attempt", "outcome", "record_sha256", "before"}
+    assert '"why":"x"' in link.model_copy(update={"why": "x"}).line()
