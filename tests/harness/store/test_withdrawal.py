@@ -51,6 +51,10 @@ def test_a_withdrawn_run_is_gone_with_all_that_builds_on_it(store: Store, bench:
     key, child = spec(0).key, child_of(spec(0)).key
     words = ("clean", "--runs", str(store.root), "--withdraw", key[:8])
     listed = bench(*words, "--why", WHY, "--dry-run").stdout
+    as_json = json.loads(bench(*words, "--why", WHY, "--dry-run", "--json").stdout)
+    assert as_json["dry_run"] and [r["key"] for r in as_json["removed"]] == [child, key], (
+        "what builds on others comes first"
+    )
     assert key in listed and child in listed and "would free" in listed and len(keys(store)) == 3
     assert "give the reason" in bench(*words, code=2).stderr and len(keys(store)) == 3
     assert key in bench(*words, "--why", WHY).stdout
