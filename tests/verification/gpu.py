@@ -95,11 +95,13 @@ def network_parity(device: str, backend: str = "torch") -> float:
     return apart(out[rows], golden["small__out20_train_sample"])
 
 
-def curve(device: str, kind: str, voxels: int, steps: int = STEPS, backend: str = "torch") -> list[float]:
-    """Losses of a quarter-width network that learns height classes of one room."""
+def curve(
+    device: str, kind: str, voxels: int, steps: int = STEPS, backend: str = "torch", seed: int = 3
+) -> list[float]:
+    """Losses of a quarter-width network, with initial weights of a seed, that learns height classes of one room."""
     coordinates, features = (t.to(device) for t in surface_voxels(voxels, 0.1))
     settings: Any = SimpleNamespace(width=0.25, input_channels=3, first_kernel=3)
-    network = seeded_backbone(CLASSES, settings, 0.05, backend, 3).train().to(device)
+    network = seeded_backbone(CLASSES, settings, 0.05, backend, seed).train().to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-4)
     height = (coordinates[:, 3] - coordinates[:, 3].min()).long()
     labels = height * CLASSES // (height.max() + 1)

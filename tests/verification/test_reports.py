@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -131,6 +132,15 @@ def test_bf16_and_fp32_learn_alike() -> None:
     assert one[-1] < 0.8 * one[0]
     assert one != two
     assert gpu.curve_difference(one, two) <= 0.05
+
+
+@pytest.mark.slow
+def test_the_curves_of_bf16_agree_with_those_of_fp32_within_the_spread_over_seeds() -> None:
+    """The losses of the last ten steps, for the profile headline-bf16 (docs/methods.md)."""
+    ends = {kind: [gpu.curve("cpu", kind, 1500, 40, seed=s)[-10:] for s in range(4)] for kind in ("fp32", "bf16")}
+    single, half = (np.array(ends[kind]).mean(1) for kind in ("fp32", "bf16"))
+    assert not np.array_equal(single, half)
+    assert abs((half - single).mean()) < np.abs(half - single).max() < single.std(ddof=1)
 
 
 @pytest.mark.slow
