@@ -141,6 +141,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "harness.contract.migrations",
         "harness.contract.records",
         "harness.store.bundle",
+        "harness.store.short_events",
         "harness.store.retention",
         "harness.store.spec_reader",
         "reports.analysis.frame",
