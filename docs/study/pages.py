@@ -21,7 +21,7 @@ from pathlib import Path
 import pretrain_bench as pb
 
 FOLDER = Path(__file__).parent
-MARK = re.compile(r"<!-- [\w-]+: \S+ -->")
+MARK = re.compile(r"<!--\s*[\w-]+:.*?-->")
 TABLE = re.compile(r"(<!-- ([\w-]+): (\S+\.md) -->\n)(?:(?!<!-- ).)*(<!-- end -->)", re.DOTALL)
 PICTURE = re.compile(r"<!-- ([\w-]+): (\S+\.png) -->\n!\[[^\]]*\]\(([^)]+)\)")
 

@@ -138,7 +138,12 @@ class _Packer:
             self._copy(root / chain.CHAIN_FILE, self.folder / chain.CHAIN_FILE, root, chain.MOST_CHAIN_BYTES)
             return
         links = [
-            link.model_copy(update={"record_sha256": self.resealed.get(link.record_sha256, link.record_sha256)})
+            link.model_copy(
+                update={
+                    "record_sha256": self.resealed.get(link.record_sha256, link.record_sha256),
+                    "why": NOT_PACKED if link.why else None,  # free text, which may name anything
+                }
+            )
             for link in original.links
         ]
         chain.write(self.folder, links)

@@ -27,8 +27,8 @@ def clean(
         typer.Option(
             "--withdraw",
             metavar="KEY",
-            help="Instead of pruning, remove the run whose key begins so, and all runs that build on it; repeatable. Audits list "
-            "them, with the reason.",
+            help="Instead of pruning, remove the run whose key begins with KEY, and all runs that build on it; repeatable. "
+            "Audits list them, with the reason.",
             autocompletion=completion.keys,
         ),
     ] = None,

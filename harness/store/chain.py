@@ -37,7 +37,7 @@ NOTES = (LOST, PRUNED, WITHDRAWN)
 """Outcomes of links that concern an attempt of an earlier link."""
 SETTLED = (LOST, WITHDRAWN)
 """Outcomes of links after which an attempt is no longer missed."""
-MOST_WORDS = 500
+MOST_REASON = 500
 """Limit of the characters of a reason."""
 
 
@@ -50,7 +50,7 @@ class Link(Spec):
     outcome: str
     record_sha256: str
     before: str
-    why: str | None = Field(None, max_length=MOST_WORDS, description="the reason for withdrawing it")
+    why: str | None = Field(None, max_length=MOST_REASON, description="the reason for withdrawing it")
     found: Literal[True] | None = Field(
         None, description="it was in the store before its chain began: of an older version, or copied from elsewhere"
     )
@@ -77,29 +77,31 @@ Earlier = Callable[[], Iterable[Record]]
 
 def append(root: Path, record: Record, earlier: Earlier = tuple) -> None:
     """Append a record's line, durably. One process at a time; a partial last line of a killed process is cut off first."""
-    _append(root, _link(record, record.outcome.value), earlier)
+    _append(root, [_link(record, record.outcome.value)], earlier)
 
 
 def append_loss(root: Path, lost: Link) -> None:
     """Record that a completed attempt is lost, with its outcome, so that an audit warns instead of failing."""
-    _append(root, lost.model_copy(update={"outcome": LOST}))
+    _append(root, [lost.model_copy(update={"outcome": LOST})])
 
 
 def append_pruned(root: Path, record: Record, earlier: Earlier = tuple) -> None:
     """Record that artifacts of a run are deleted on purpose, so that an audit distinguishes this from tampering."""
-    _append(root, _link(record, PRUNED), earlier)
+    _append(root, [_link(record, PRUNED)], earlier)
 
 
 def append_withdrawn(root: Path, record: Record, why: str, earlier: Earlier = tuple) -> None:
     """Record, once, that every attempt at a stage is removed on purpose. A counted record without a line gets one first."""
     links = links_of(root, record.kind, record.key)
-    if record.sha256 not in {link.record_sha256 for link in links}:
-        _append(root, _found(record), lambda: (one for one in earlier() if one.key != record.key))
-        links = links_of(root, record.kind, record.key)
+    attempts = [link for link in links if link.outcome not in NOTES]
+    added = [] if record.sha256 in {link.record_sha256 for link in attempts} else [_found(record)]
     gone = hashes_of(links, SETTLED)
-    for link in links:
-        if link.outcome not in NOTES and link.record_sha256 not in gone:
-            _append(root, link.model_copy(update={"outcome": WITHDRAWN, "why": why, "found": None}))
+    added += [
+        link.model_copy(update={"outcome": WITHDRAWN, "why": why, "found": None})
+        for link in [*attempts, *added]
+        if link.record_sha256 not in gone
+    ]
+    _append(root, added, lambda: (one for one in earlier() if one.key != record.key))
 
 
 def hashes_of(links: Iterable[Link], outcomes: Iterable[str]) -> set[str]:
@@ -117,7 +119,7 @@ def _found(record: Record) -> Link:
     return _link(record, record.outcome.value).model_copy(update={"found": True})
 
 
-def _append(root: Path, link: Link, earlier: Earlier = tuple) -> None:
+def _append(root: Path, links: Iterable[Link], earlier: Earlier = tuple) -> None:
     path = root / CHAIN_FILE
     with (
         exclusive(root / ".partial" / ".chain.lock", job_ended=has_ended),
@@ -125,10 +127,12 @@ def _append(root: Path, link: Link, earlier: Earlier = tuple) -> None:
     ):
         before = _last_hash(file)
         is_new = file.seek(0, os.SEEK_END) == 0
-        for one in (*(map(_found, earlier()) if is_new else ()), link):
-            fresh = one.model_copy(update={"before": before})
+        lines = []
+        for link in (*(map(_found, earlier()) if is_new else ()), *links):
+            fresh = link.model_copy(update={"before": before})
             before = fresh.sha256()
-            file.write(fresh.line().encode() + b"\n")
+            lines.append(fresh.line().encode() + b"\n")
+        file.write(b"".join(lines))
         file.flush()
         os.fsync(file.fileno())
     sync(root)

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 from pretrain_bench.benchmarks.support.foreign_files import is_plain, read_json, remove_plain
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.store import chain
-from pretrain_bench.harness.store.store import ARTIFACTS, Store, write_json
+from pretrain_bench.harness.store.store import ARTIFACTS, RECORD, Store, write_json
 
 Keep = Literal["none", "final", "best", "all"]
 KEEPS: tuple[str, ...] = get_args(Keep)
@@ -59,6 +59,8 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
 def prune(run: Prunable, keep: Keep) -> None:
     """Remove the files, after listing them in the run's pruned.json and the chain, so that pruned files are never taken for
     missing ones."""
+    if not (run.folder / RECORD).is_file():  # withdrawn meanwhile
+        return
     noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
     write_json(run.folder / PRUNED, noted, durable=True)
     root = run.folder.parent.parent

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
+from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import remove_tree, sync
+from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.retention import needed_by_stages
-from pretrain_bench.harness.store.store import GONE, Store
+from pretrain_bench.harness.store.store import GONE, KINDS, Store
 
 
 def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
@@ -20,9 +22,12 @@ def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
     Raises WrongUse for a prefix of no run or of several, for unreadable runs or a damaged chain, and for runs on which a stage in
     progress builds.
     """
-    named = [store.find(prefix).name for prefix in prefixes]
-    records = {record.key: record for record in store.records()}
     whole = chain.read(store.root)
+    here = {path.name for kind in KINDS for path in (store.root / kind).glob("*")}
+    gone = {link.key for link in (whole.links if whole else ()) if link.outcome == chain.WITHDRAWN} - here
+    # A withdrawal that was cut off has removed some of its runs already.
+    named = [store.find(prefix).name for prefix in prefixes if not _begins(gone, prefix) or _begins(here, prefix)]
+    records = {record.key: record for record in store.records()}
     problems = [
         *store.unreadable(),
         *(f"{store.root / chain.CHAIN_FILE}: {fault}" for fault in (whole.faults if whole else [])),
@@ -30,7 +35,10 @@ def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
     problems += [f"{key}: not a run, but a folder or file without a record" for key in named if key not in records]
     if problems:
         raise WrongUse(f"nothing was removed: {problems[0]}")
-    parents = {key: store.spec(record.kind, key).parents.values() for key, record in records.items()}
+    try:
+        parents = {key: store.spec(record.kind, key).parents.values() for key, record in records.items()}
+    except WrongUse as error:
+        raise WrongUse(f"nothing was removed: {error}") from None
     found: list[Record] = []
 
     def add(key: str) -> None:
@@ -50,6 +58,10 @@ def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
     return found
 
 
+def _begins(keys: Iterable[str], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in keys)
+
+
 def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
     """Remove the `withdrawable` runs with their resumable state, after adding lines to the chain.
 
@@ -57,6 +69,7 @@ def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
     removed then. If this process is killed, what is still there can be withdrawn again. Raises OSError.
     """
     prefixes = list(prefixes)
+    _publish_complete(store)
 
     def give_up(holder: str) -> None:
         raise WrongUse(f"nothing was removed: {holder} runs one of these stages; try again once it has ended")
@@ -66,7 +79,7 @@ def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
         for record in found:
             locks.enter_context(store.lock(record.key, give_up))
         if {record.key for record in withdrawable(store, prefixes)} != {record.key for record in found}:
-            raise WrongUse("nothing was removed: more runs build on these by now; try again")
+            raise WrongUse("nothing was removed: other runs build on these by now; try again")
         for record in found:
             chain.append_withdrawn(store.root, record, why, store.records)
             folder = store.folder(record.kind, record.key)
@@ -75,3 +88,23 @@ def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
             sync(folder.parent)
             remove_tree(gone)
             store.drop_partial(record.key)
+    removed = {record.key for record in found}
+    for folder in store.partial_folders():
+        if _parents(folder) & removed:
+            store.drop_abandoned(folder)  # it would resume from what was made of the withdrawn run
+
+
+def _publish_complete(store: Store) -> None:
+    """Publish the runs of processes that were killed just before, so that they are found."""
+    for folder in store.partial_folders():
+        if any(folder.glob("complete-*")) and store.held_by(folder.name) is None:
+            with store.lock(folder.name, lambda holder: None):
+                pass
+
+
+def _parents(folder: Path) -> set[str]:
+    """Keys of the runs that a stage builds on whose state is in a partial folder."""
+    try:
+        return set(read_json(folder / "root/in/stage.json")["parents"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return set()

@@ -10,7 +10,7 @@ from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.executors.usage import folder_bytes
-from pretrain_bench.harness.store.chain import MOST_WORDS
+from pretrain_bench.harness.store.chain import MOST_REASON
 from pretrain_bench.harness.store.retention import Keep, prunable, prune
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.harness.store.withdrawal import withdraw as withdraw_runs
@@ -76,9 +76,9 @@ def withdraw(runs: AnyPath, keys: str | Iterable[str], *, why: str, dry_run: boo
     that a stage in progress needs; nothing is removed then. Raises EnvironmentCannot where the folder cannot be written.
     """
     why = readable(why).strip()
-    if not why or len(why) > MOST_WORDS:
+    if not why or len(why) > MOST_REASON:
         raise WrongUse(
-            f"--withdraw: give the reason, which audits print, with --why TEXT (at most {MOST_WORDS} characters)"
+            f"--withdraw: give the reason, which audits print, with --why TEXT (at most {MOST_REASON} characters)"
         )
     store, keys = Store(Path(runs)), [keys] if isinstance(keys, str) else list(keys)
     store.refuse_bundle()

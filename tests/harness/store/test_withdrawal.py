@@ -14,11 +14,14 @@ import pretrain_bench as pb
 from pretrain_bench.harness.audit.audit import AuditOptions, audit
 from pretrain_bench.harness.audit.findings import Finding
 from pretrain_bench.harness.audit.pack import PackOptions, pack
+from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.store import chain, withdrawal
+from pretrain_bench.harness.store.retention import prunable, prune
 from pretrain_bench.harness.store.store import Store, write_json
 from tests.conftest import Bench
+from tests.harness.store.bundles import members
 from tests.harness.store.test_store import fill, finish, record, spec
 
 WHY = "the schedule was wrong"
@@ -137,7 +140,7 @@ def test_a_run_that_builds_on_them_and_ends_meanwhile_stops_the_withdrawal(
         return found
 
     monkeypatch.setattr(withdrawal, "withdrawable", and_then_one_ends)
-    with pytest.raises(pb.WrongUse, match="more runs build on these by now"):
+    with pytest.raises(pb.WrongUse, match="other runs build on these by now"):
         withdrawal.withdraw(store, [spec(0).key], WHY)
     assert calls == [2, 3] and len(keys(store)) == 4
     withdrawal.withdraw(store, [spec(0).key], WHY)
@@ -162,6 +165,70 @@ def test_a_run_without_a_line_leaves_one_when_it_is_withdrawn(has_chain: bool, s
         (store.root / chain.CHAIN_FILE).unlink()
     pb.withdraw(store.root, [spec(1).key], why=WHY)
     assert [f.detail for f in findings(store.root) if WHY in f.detail] == [f"attempt 1, ok, was withdrawn: {WHY}"]
+
+
+def test_a_run_whose_only_line_is_its_pruning_leaves_one_too(store: Store) -> None:
+    """Of a chain of an older version, or copied into the store: its pruning does not hide that."""
+    os.unlink(store.root / chain.CHAIN_FILE)
+    chain.append_pruned(store.root, record_of(store, spec(1)))
+    named = {f.subject: f for f in findings(store.root)}
+    assert len(named) == 3
+    assert ["only its pruning" in f.detail for f in named.values() if f.verdict == "warning"] == [True]
+    pb.withdraw(store.root, spec(1).key, why=WHY)
+    links = [(link.outcome, link.found) for link in chain.links_of(store.root, "pretrain", spec(1).key)]
+    assert links == [("pruned", None), ("ok", True), ("withdrawn", None)]
+
+
+def record_of(store: Store, of: StageSpec) -> Record:
+    found = store.record(of.kind, of.key)
+    assert found is not None
+    return found
+
+
+def test_a_run_that_was_about_to_be_published_goes_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    grandchild = child_of(child_of(spec(0)))
+
+    def killed(kind: str, key: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finish(store, grandchild)
+    assert grandchild.key not in keys(store)
+    pb.withdraw(store.root, spec(0).key, why=WHY)
+    assert keys(store) == {spec(1).key} and not store.partial_folders()
+    assert [f.verdict for f in findings(store.root)] == ["warning"] * 3
+
+
+def test_what_a_killed_stage_made_of_a_withdrawn_run_is_not_resumed(store: Store) -> None:
+    grandchild = child_of(child_of(spec(0)))
+    with store.lock(grandchild.key, print) as partial:
+        write_json(partial / "root/in/stage.json", grandchild.model_dump(mode="json"))
+    pb.withdraw(store.root, child_of(spec(0)).key, why=WHY)
+    assert not partial.exists()
+
+
+def test_a_withdrawal_cut_off_between_two_runs_is_finished_by_the_same_command(store: Store) -> None:
+    pb.withdraw(store.root, [spec(1).key], why=WHY)
+    assert len(pb.withdraw(store.root, [spec(1).key, spec(0).key], why=WHY)) == 2
+    assert not keys(store) and pb.withdraw(store.root, [spec(1).key], why=WHY) == []
+
+
+def test_pruning_beside_a_withdrawal_does_not_bring_a_folder_back(store: Store) -> None:
+    pruned = [run for run in prunable(store, "none") if run.record.key == spec(1).key]
+    pb.withdraw(store.root, spec(1).key, why=WHY)
+    for run in pruned:
+        prune(run, "none")
+    assert pruned and not store.folder("pretrain", spec(1).key).exists()
+
+
+def test_an_anonymous_bundle_leaves_the_reasons_out(store: Store, tmp_path: Path) -> None:
+    pb.withdraw(store.root, spec(1).key, why="Alice did not like it")
+    bundle = tmp_path / "packed.tar.zst"
+    runs = audit(store.root, AuditOptions(rescore=False), Silent()).runs
+    pack(runs, store.root, bundle, PackOptions(anonymous=True), print)
+    assert b"Alice" not in members(bundle)[chain.CHAIN_FILE]
+    assert [f.detail for f in findings(bundle)] == ["attempt 1, ok, was withdrawn: not in the bundle"]
 
 
 def test_a_damaged_chain_and_a_folder_without_a_run_stop_a_withdrawal(store: Store) -> None:
