@@ -173,7 +173,7 @@ def test_resuming_gives_the_same_bits_ledger_and_events(
     assert seen == list(range(stop_at + 1, 12)), "no step is taken twice"
     assert all(torch.equal(expected[k], found[k]) for k in expected)
     assert (state.ledger.optimizer_steps, state.ledger.samples, state.ledger.points) == (12, 96, 36)
-    assert state.extra == whole.extra == {"sum": 78}
+    assert state.extra == whole.extra == {"sum": 78, loop.COLLAPSED: {}}
     logged = [e.step for e in read_events(tmp_path / "cut/out/events.jsonl") if e.event == "step"]
     assert logged == list(range(1, 13))
 
