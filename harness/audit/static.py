@@ -50,7 +50,7 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None, dat
     for link in completed.links if completed else ():
         if link.outcome == chain.LOST:
             lost[link.key].add(link.attempt)
-    cleaned = {k.record_sha256 for k in (completed.links if completed else ()) if k.outcome == chain.PRUNED}
+    cleaned = chain.hashes_of(completed.links if completed else (), (chain.PRUNED,))
     for run in checked.values():
         if wanted is not None and run.record.key not in wanted:
             continue
@@ -75,12 +75,11 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None, dat
 
 def _ended_meanwhile(store: Store, completed: chain.Chain | None, runs: Runs) -> set[str]:
     """Keys of runs that the chain did not list when it was read, but lists now."""
-    named = {link.record_sha256 for link in (completed.links if completed else ())}
+    named = _attempts_in(completed)
     unnamed = {key for key, run in runs.items() if run.record.sha256 not in named}
     if not unnamed:
         return set()
-    now = chain.read(store.root)
-    since = {link.record_sha256 for link in (now.links if now else ())}
+    since = _attempts_in(chain.read(store.root))
     return {key for key in unnamed if runs[key].record.sha256 in since}
 
 
