@@ -20,6 +20,8 @@ Keep = Literal["none", "final", "best", "all"]
 KEEPS: tuple[str, ...] = get_args(Keep)
 PRUNED = "pruned.json"
 BACKBONE = "backbone.safetensors"
+STAGE_JSON = "root/in/stage.json"
+"""Where a partial folder has the spec of its stage."""
 NOT_PACKED = "not in the bundle"
 """Reason in a bundle's pruned.json for artifacts that were not packed."""
 
@@ -81,11 +83,16 @@ def pruned(folder: Path) -> dict[str, str]:
 def needed_by_stages(store: Store, only_running: bool = False) -> set[str]:
     """Keys of the runs that stages in progress build on: `only_running` ones, or also those that a later command resumes."""
     needed = set()
-    for path in (store.root / ".partial").glob("*/root/in/stage.json"):
-        if only_running and store.held_by(path.parents[2].name) is None:
-            continue
-        try:
-            needed |= set(read_json(path)["parents"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
-            continue
+    for path in (store.root / ".partial").glob(f"*/{STAGE_JSON}"):
+        folder = path.parents[2]
+        if not only_running or store.held_by(folder.name) is not None:
+            needed |= parents_of_stage(folder)
     return needed
+
+
+def parents_of_stage(partial: Path) -> set[str]:
+    """Keys of the runs that the stage of a partial folder builds on; none if its spec is missing or damaged."""
+    try:
+        return set(read_json(partial / STAGE_JSON)["parents"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return set()

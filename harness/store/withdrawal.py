@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import remove_tree, sync
-from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store import chain
-from pretrain_bench.harness.store.retention import needed_by_stages
+from pretrain_bench.harness.store.retention import needed_by_stages, parents_of_stage
 from pretrain_bench.harness.store.store import GONE, KINDS, Store
 
 
@@ -69,7 +67,6 @@ def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
     removed then. If this process is killed, what is still there can be withdrawn again. Raises OSError.
     """
     prefixes = list(prefixes)
-    _publish_complete(store)
 
     def give_up(holder: str) -> None:
         raise WrongUse(f"nothing was removed: {holder} runs one of these stages; try again once it has ended")
@@ -90,21 +87,13 @@ def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
             store.drop_partial(record.key)
     removed = {record.key for record in found}
     for folder in store.partial_folders():
-        if _parents(folder) & removed:
+        if parents_of_stage(folder) & removed:
             store.drop_abandoned(folder)  # it would resume from what was made of the withdrawn run
 
 
-def _publish_complete(store: Store) -> None:
+def publish_complete(store: Store) -> None:
     """Publish the runs of processes that were killed just before, so that they are found."""
     for folder in store.partial_folders():
         if any(folder.glob("complete-*")) and store.held_by(folder.name) is None:
             with store.lock(folder.name, lambda holder: None):
                 pass
-
-
-def _parents(folder: Path) -> set[str]:
-    """Keys of the runs that a stage builds on whose state is in a partial folder."""
-    try:
-        return set(read_json(folder / "root/in/stage.json")["parents"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
-        return set()

@@ -13,8 +13,8 @@ from pretrain_bench.harness.executors.usage import folder_bytes
 from pretrain_bench.harness.store.chain import MOST_REASON
 from pretrain_bench.harness.store.retention import Keep, prunable, prune
 from pretrain_bench.harness.store.store import Store
+from pretrain_bench.harness.store.withdrawal import publish_complete, withdrawable
 from pretrain_bench.harness.store.withdrawal import withdraw as withdraw_runs
-from pretrain_bench.harness.store.withdrawal import withdrawable
 
 
 class Removed(NamedTuple):
@@ -83,6 +83,9 @@ def withdraw(runs: AnyPath, keys: str | Iterable[str], *, why: str, dry_run: boo
     store, keys = Store(Path(runs)), [keys] if isinstance(keys, str) else list(keys)
     store.refuse_bundle()
     store.check()
+    if not dry_run:
+        with writing(store.root, "withdrawing runs"):
+            publish_complete(store)  # otherwise a run that is only complete would be missed, here and in the list
     removed = []
     for record in withdrawable(store, keys):
         folder = store.folder(record.kind, record.key)

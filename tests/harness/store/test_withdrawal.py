@@ -195,8 +195,8 @@ def test_a_run_that_was_about_to_be_published_goes_too(store: Store, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         finish(store, grandchild)
     assert grandchild.key not in keys(store)
-    pb.withdraw(store.root, spec(0).key, why=WHY)
-    assert keys(store) == {spec(1).key} and not store.partial_folders()
+    removed = pb.withdraw(store.root, spec(0).key, why=WHY)
+    assert len(removed) == 3 and keys(store) == {spec(1).key} and not store.partial_folders()
     assert [f.verdict for f in findings(store.root)] == ["warning"] * 3
 
 
