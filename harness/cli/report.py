@@ -124,9 +124,12 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | N
     from pretrain_bench.api.running_stages import RunningStages
     from pretrain_bench.api.serving import served
 
+    changes = pb.watch_runs(runs)
     answers = {} if port is None else {"/running.json": RunningStages(runs).as_json}
     with contextlib.nullcontext(out) if port is None else served(out, port, answers) as place:
-        for number in pb.watch_runs(runs):
+        if not runs.exists():
+            print(f"{runs} does not exist yet: waiting for `bench run` to create it; Ctrl-C ends the watch", flush=True)
+        for number in changes:
             build(runs)
             print(f"{place}: {number} {'run' if number == 1 else 'runs'}; Ctrl-C ends the watch", flush=True)
     print(f"the watch has ended; {out} holds the last report")

@@ -20,6 +20,7 @@ from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import budget_and_profile, cells_of
 from pretrain_bench.harness.store.bundle import bundle_name, is_bundle
+from pretrain_bench.harness.store.object_store import remote_url
 from pretrain_bench.harness.store.store import RECORD
 
 if TYPE_CHECKING:
@@ -84,18 +85,27 @@ def compare(one: str, two: str, *, runs: Runs = "runs", out: AnyPath = "report")
 
 
 def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterator[int]:
-    """Yield the number of runs now, and again whenever a record is added, replaced or removed. Ctrl-C while waiting ends it."""
-    from pretrain_bench.reports.figures.style import make_ready
-
+    """Yield the number of runs now, and again whenever a record is added, replaced or removed; first wait for a folder that does
+    not exist yet. Ctrl-C while waiting ends it. Raises WrongUse for a bundle or a bucket.
+    """
+    if remote_url(runs) is not None:
+        raise WrongUse(f"--watch: {runs} is a bucket; only a folder of runs can be watched")
     if Path(runs).is_file():
         raise WrongUse(f"--watch: {runs} is a bundle, which does not change")
+    return _changes(Path(runs), seconds)
+
+
+def _changes(runs: Path, seconds: float) -> Iterator[int]:
+    from pretrain_bench.reports.figures.style import make_ready
+
     make_ready()  # processes that draw later reports then start with matplotlib loaded
     seen: dict[Path, int] | None = None
     while True:
-        records = dict(_written(Path(runs)))
-        if records != seen:
-            yield len(records)
-        seen = records
+        if runs.is_dir():
+            records = dict(_written(runs))
+            if records != seen:
+                yield len(records)
+            seen = records
         try:
             time.sleep(seconds)
         except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pretrain_bench.api import reporting
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.cli import report as report_command
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.build import build_report
@@ -123,6 +124,31 @@ def test_a_watch_writes_again_when_a_run_ended_and_only_then(
     report_command._watch(store.root, tmp_path / "out", lambda _: built.append(len(list(store.records()))), None)
     assert built == [2, 4] and slept == [reporting.WATCH_SECONDS] * 4
     assert "2 runs; Ctrl-C ends the watch\n" in (said := capsys.readouterr().out) and "the watch has ended" in said
+
+
+def test_a_watch_waits_for_a_folder_that_does_not_exist_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, built, slept = tmp_path / "runs", [], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            assert not built
+            runs.mkdir()
+            add(Store(runs), "scratch", 0.4)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting.time, "sleep", sleep)
+    report_command._watch(runs, tmp_path / "out", lambda _: built.append(1), None)
+    assert built == [1] and len(slept) == 3
+    assert f"{runs} does not exist yet: waiting for `bench run` to create it" in capsys.readouterr().out
+
+
+def test_a_bucket_cannot_be_watched() -> None:
+    with pytest.raises(WrongUse, match="s3://bucket/runs is a bucket; only a folder of runs can be watched"):
+        reporting.watch_runs("s3://bucket/runs")
 
 
 @pytest.mark.usefixtures("undrawn")
