@@ -145,7 +145,7 @@ class _AcrossGroupsWriter:
         self.best = effects(families_as_published(runs), loaded.failed_pretrainings, BEST)
         self.best_families = {tuple(family.key.values()): family for family in families(self.best)}
         self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
-        self.claims = claims(runs, curves)
+        self.claims = claims(runs, curves, loaded.failed_pretrainings)
         self.tables: list[PageTable] = []
         self.pictures: list[PagePicture] = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -15,14 +15,15 @@ from pydantic import TypeAdapter
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
+from pretrain_bench.reports.analysis.columns import UNIT
 from pretrain_bench.reports.analysis.convergence import WITHIN_POINTS
 from pretrain_bench.reports.analysis.curves import Curve
+from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.scores import by_seed
 from pretrain_bench.reports.analysis.statistics import (
     ALPHA,
     BOOTSTRAP_SEED,
-    CONFIDENCE,
     EQUIVALENCE_MARGIN,
     Estimate,
     difference,
@@ -39,6 +40,7 @@ FILE = Path(__file__).parent.parent / "published" / "claims.yaml"
 HOLDS, FAILS, CANNOT_TELL = "holds", "does not hold", "cannot tell"
 SAME_DATA_MARGIN = 0.5
 """Points within which the paper's differences on ScanNet with all labels lie."""
+OVER_RATIOS = ("smallest_spread", "greatest_low")
 RATIOS = ("5%", "20%", "100%")
 """Label ratios over which a gain's spread and lowest value are compared."""
 EARLY, ORDERED = 0.05, 0.1
@@ -64,11 +66,13 @@ class Claim(Spec):
 
 class Tested(NamedTuple):
     """The result of a test: the estimate; p for the claim and for its opposite, without correction, NaN if the verdict does not
-    rest on p values; and the verdict unless a corrected p decides. Of a two-sided test p counts for the side of the estimate."""
+    rest on p values; p for being equivalent where that decides against the claim; and the verdict unless a corrected p
+    decides. Of a two-sided test p counts for the side of the estimate."""
 
     value: Estimate
     p: float = float("nan")
     p_opposite: float = float("nan")
+    p_equivalent: float = float("nan")
     verdict: str = CANNOT_TELL
 
 
@@ -78,20 +82,23 @@ def published_claims() -> tuple[Claim, ...]:
     return TypeAdapter(tuple[Claim, ...]).validate_python(yaml.safe_load(FILE.read_text()))
 
 
-def claims(runs: pd.DataFrame, curves: Iterable[Curve]) -> pd.DataFrame:
+def claims(
+    runs: pd.DataFrame, curves: Iterable[Curve], failed_pretrainings: Collection[FailedPretraining] = ()
+) -> pd.DataFrame:
     """One row for each statement whose cells these fine-tunings cover, for each budget and profile.
 
     Columns: `family`, `test`, `task`, `method` (empty: all); `published`, the difference that the paper states, if any;
     `value` with `low` and `high`, a difference in points, a share of bootstrap samples or a rank correlation; `n`, the number of
-    pre-training seeds, the fewest of a method; `p` for the statement and `p_opposite` against it, each with Holm's correction for
-    the whole family in `p_holm` and `p_opposite_holm`; `verdict`.
+    pre-training seeds, the fewest of a method; `failed`, the number of seeds of these methods that are left out since their
+    pre-training or one of their runs failed; `p` for the statement and `p_opposite` against it, each with Holm's correction for
+    the whole family in `p_holm` and `p_opposite_holm`; `p_equivalent`; `verdict`.
 
     A statement about a method is left out without runs of it or of scratch, and if its cells were run under two conditions or the
     method was pre-trained in two ways, which are never averaged. `curves` are the validation curves of these runs.
     """
     import pandas as pd
 
-    tuned = runs[(runs["protocol"] == FINETUNE) & (runs["outcome"] == "ok")] if len(runs) else runs
+    tuned = runs[runs["protocol"] == FINETUNE] if len(runs) else runs
     tables, by_key = [], {curve.key: curve for curve in curves}
     for (budget, profile), mine in tuned.groupby(ONE_SETTING) if len(tuned) else []:
         rows = []
@@ -99,7 +106,8 @@ def claims(runs: pd.DataFrame, curves: Iterable[Curve]) -> pd.DataFrame:
             found = _tested(claim, mine, by_key)
             if found is not None:
                 named = {**claim.model_dump(exclude={"rivals"}), "method": claim.method or ""}
-                rows.append({**named, "budget": budget, "profile": profile, **found._asdict()})
+                named |= {"budget": budget, "profile": profile, "failed": _failed(claim, mine, failed_pretrainings)}
+                rows.append({**named, **found._asdict()})
         if rows:
             tables.append(_with_verdicts(pd.DataFrame(rows)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -130,12 +138,16 @@ def _corrected(p: pd.Series) -> NDArray[np.float64]:
 
 def _tested(claim: Claim, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Tested | None:
     mine = runs[runs["task"] == claim.task]
-    if claim.test in ("smallest_spread", "greatest_low"):
+    if claim.test in OVER_RATIOS:
         ratios = [_units(mine[mine["label_ratio"] == ratio]) for ratio in RATIOS]
         return _over_ratios(claim, ratios)
     mine = mine[mine["label_ratio"] == "100%"]
     units = _units(mine)
-    own = [curves[key] for key in mine["key"] if key in curves]
+    own = [
+        curves[run["key"]]
+        for run in mine.to_dict("records")
+        if run["key"] in curves and run[UNIT] in units.get(run["method"], ())
+    ]
     if claim.test == "order":
         return _order(units, own)
     if claim.method not in units or BASELINE not in units:
@@ -150,12 +162,40 @@ def _tested(claim: Claim, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Te
 
 
 def _units(runs: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Empty if the runs have several conditions; without methods that have several rows."""
+    """Empty if the runs have several conditions; without methods that have several rows, and seeds of which a run failed."""
     if runs["conditions"].nunique() != 1:
         return {}
-    rows = by_seed(runs)
+    rows, lost = by_seed(runs), _seeds_of_failed_runs(runs)
     counts = Counter(method for method, *_ in rows)
-    return {method: seeds for (method, *_), seeds in rows.items() if counts[method] == 1}
+    return {
+        method: {seed: score for seed, score in seeds.items() if (method, seed) not in lost}
+        for (method, *_), seeds in rows.items()
+        if counts[method] == 1
+    }
+
+
+def _seeds_of_failed_runs(runs: pd.DataFrame) -> set[tuple[str, int]]:
+    """Method and pre-training seed of every run that failed."""
+    failed = runs.loc[runs["outcome"] != "ok", ["method", UNIT]]
+    return set(failed.itertuples(index=False, name=None))
+
+
+def _failed(claim: Claim, runs: pd.DataFrame, failed_pretrainings: Collection[FailedPretraining]) -> int:
+    """The number of pre-training seeds of the methods that a statement compares that failed, or of which a run failed."""
+    mine = runs[runs["task"] == claim.task]
+    mine = mine[mine["label_ratio"].isin(RATIOS if claim.test in OVER_RATIOS else ("100%",))]
+    lost = _seeds_of_failed_runs(mine)
+    for _, group in mine.groupby("label_ratio"):
+        lost |= {
+            (one.method, one.seed) for several in failed_by_row(group, failed_pretrainings).values() for one in several
+        }
+    compared = {claim.method, *claim.rivals, BASELINE} if claim.method else _papers_methods()
+    return sum(method in compared for method, _ in lost)
+
+
+def _papers_methods() -> set[str]:
+    """Scratch and the methods of the statements."""
+    return {BASELINE, *(claim.method for claim in published_claims() if claim.method)}
 
 
 def _values(scores: Mapping[int, float]) -> NDArray[np.float64]:
@@ -165,8 +205,8 @@ def _values(scores: Mapping[int, float]) -> NDArray[np.float64]:
 def better(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Tested:
     """Whether `ours` is better than `base` (two-sided); not so if it is worse, or else equivalent within a point."""
     p = welch_p(ours, base)
-    verdict = FAILS if tost(ours, base, EQUIVALENCE_MARGIN).equivalent else CANNOT_TELL
-    return Tested(difference(ours, base), p, p, verdict)
+    within = tost(ours, base, EQUIVALENCE_MARGIN)
+    return Tested(difference(ours, base), p, p, within.p, FAILS if within.equivalent else CANNOT_TELL)
 
 
 def equivalent(ours: NDArray[np.float64], base: NDArray[np.float64], margin: float = SAME_DATA_MARGIN) -> Tested:
@@ -195,7 +235,7 @@ def _over_ratios(claim: Claim, ratios: Sequence[Units]) -> Tested | None:
     if n < LEAST_SEEDS:
         return _untested(n)
     share = leads(tables[:-1], tables[-1], claim.test == "smallest_spread")
-    verdict = HOLDS if share >= CONFIDENCE else FAILS if share < ALPHA else CANNOT_TELL
+    verdict = HOLDS if share >= 1 - ALPHA / 2 else FAILS if share < ALPHA / 2 else CANNOT_TELL
     return Tested(Estimate(share, float("nan"), float("nan"), n), verdict=verdict)
 
 
@@ -235,10 +275,9 @@ def _score_at(curve: Curve, share: float) -> float | None:
 
 
 def _order(final: Units, curves: Iterable[Curve]) -> Tested | None:
-    """The rank correlation of the means of scratch and the paper's methods early and in the end, with a bootstrap interval over
-    seeds."""
-    early, papers = _at_share(curves, ORDERED), {BASELINE, *(c.method for c in published_claims() if c.method)}
-    methods = [m for m in sorted(papers & set(final)) if m in early]
+    """The rank correlation of the means of scratch and the paper's methods early and in the end, with its interval."""
+    early = _at_share(curves, ORDERED)
+    methods = [m for m in sorted(_papers_methods() & set(final)) if m in early]
     pairs = [np.array([(early[m][s], final[m][s]) for s in sorted(early[m]) if s in final[m]]) for m in methods]
     n = min((len(p) for p in pairs), default=0)
     if len(methods) < LEAST_METHODS:
@@ -251,12 +290,15 @@ def _order(final: Units, curves: Iterable[Curve]) -> Tested | None:
 
 def rank_correlation(pairs: Iterable[NDArray[np.float64]]) -> tuple[float, float, float]:
     """Spearman's correlation of the methods' mean early and final scores, each (seeds, 2), and its 95 % interval: a seeded
-    bootstrap of the seeds of each method."""
+    bootstrap of the seeds of each method.
+
+    In every draw one half of a method's seeds gives its early mean and the other half its final one. If both were of the same
+    seeds, noise that lasts from early to late would count as an order, and in up to half of all studies methods without any
+    difference would correlate. The correlation is the mean over the splits.
+    """
     from scipy.stats import rankdata
 
     rng, pairs = np.random.default_rng(BOOTSTRAP_SEED), list(pairs)
-    observed = np.array([p.mean(0) for p in pairs])
-    drawn = np.stack([p[rng.integers(len(p), size=(DRAWS, len(p)))].mean(1) for p in pairs], axis=1)
 
     def correlation(means: NDArray[np.float64]) -> NDArray[np.float64]:
         ranks = rankdata(means, axis=-2)
@@ -264,5 +306,19 @@ def rank_correlation(pairs: Iterable[NDArray[np.float64]]) -> tuple[float, float
         with np.errstate(invalid="ignore"):  # all methods equal in a sample: NaN
             return np.asarray(centred.prod(-1).sum(-1) / np.sqrt((centred**2).sum(-2).prod(-1)))
 
+    halves = [_halves(pair, rng) for pair in pairs]
+    of_halves, drawn = (np.stack([half[kind] for half in halves], axis=1) for kind in (0, 1))
     low, high = np.nanquantile(correlation(drawn), [ALPHA / 2, 1 - ALPHA / 2])
-    return float(correlation(observed)), float(low), float(high)
+    return float(np.nanmean(correlation(of_halves))), float(low), float(high)
+
+
+def _halves(pairs: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(DRAWS, 2) means of early scores of one random half of the seeds and final scores of the other, of `pairs` (seeds, 2); and
+    the same with the seeds of each half drawn again with replacement."""
+    order = rng.permuted(np.tile(np.arange(len(pairs)), (DRAWS, 1)), axis=1)
+    plain, drawn = np.empty((DRAWS, 2)), np.empty((DRAWS, 2))
+    for column, seeds in enumerate(np.array_split(order, 2, axis=1)):
+        plain[:, column] = pairs[seeds, column].mean(1)
+        again = np.take_along_axis(seeds, rng.integers(seeds.shape[1], size=seeds.shape), axis=1)
+        drawn[:, column] = pairs[again, column].mean(1)
+    return plain, drawn

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pretrain_bench.reports.analysis.claims import FAILS, LEAST_SEEDS
+from pretrain_bench.reports.analysis.claims import FAILS, LEAST_SEEDS, OVER_RATIOS
+from pretrain_bench.reports.analysis.statistics import ALPHA
 from pretrain_bench.reports.tables.wording import format_budget
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 CLAIMS_TITLE = (
     "The paper's statements on these runs: difference from scratch in points with its 95 % interval, p for the verdict (else for "
-    "the statement) with Holm's correction for its family, n pre-training seeds"
+    "the statement) with Holm's correction for its family (without, if two means are equivalent), n pre-training seeds"
 )
 STATEMENTS = {
     "better": "{method} better than scratch{published}",
@@ -43,16 +44,23 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
                 "here": _found(claim),
                 "p": _p(claim),
                 "n": claim["n"],
+                "failed": claim["failed"],
                 "verdict": claim["verdict"],
                 "budget": format_budget(claim["budget"], claim["profile"]),
             }
         )
     table = pd.DataFrame(rows)
-    return table.drop(columns="budget") if len(table) and table["budget"].nunique() == 1 else table
+    if not len(table):
+        return table
+    spared = ["budget"] * (table["budget"].nunique() == 1) + ["failed"] * (not table["failed"].any())
+    return table.drop(columns=spared)
 
 
 def _p(claim: Mapping[Any, Any]) -> str:
-    p = claim["p_opposite_holm"] if claim["verdict"] == FAILS else claim["p_holm"]
+    p = claim["p_holm"]
+    if claim["verdict"] == FAILS:
+        by_equivalence = claim["test"] == "better" and not claim["p_opposite_holm"] < ALPHA
+        p = claim["p_equivalent"] if by_equivalence else claim["p_opposite_holm"]
     return "-" if math.isnan(p) else f"{p:.3f}"
 
 
@@ -60,7 +68,7 @@ def _found(claim: Mapping[Any, Any]) -> str:
     value = float(claim["value"])
     if math.isnan(value):
         return "too few seeds" if claim["n"] < LEAST_SEEDS else "no spread"
-    if claim["test"] in ("smallest_spread", "greatest_low"):
+    if claim["test"] in OVER_RATIOS:
         return f"leads in {100 * value:.0f} % of samples"
     digits, sign = (2, "") if claim["test"] == "order" else (1, "+")
     interval = "" if math.isnan(claim["low"]) else f" [{claim['low']:.{digits}f}, {claim['high']:.{digits}f}]"

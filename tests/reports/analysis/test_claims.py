@@ -23,6 +23,7 @@ from pretrain_bench.reports.analysis.claims import (
     reached,
 )
 from pretrain_bench.reports.analysis.curves import Curve
+from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
 from pretrain_bench.reports.analysis.frame import load_runs
 from pretrain_bench.reports.analysis.statistics import holm
 from pretrain_bench.reports.tables.claims_table import claims_table
@@ -82,16 +83,57 @@ def test_a_method_leads_in_all_none_or_half_of_the_samples() -> None:
     assert leads([flat, flat, flat], flat, by_spread=True) == 0.5, "equal scores decide nothing"
 
 
-def test_the_rank_correlation_is_spearmans() -> None:
+def test_the_rank_correlation_is_spearmans_over_separate_halves_of_the_seeds() -> None:
     rng = np.random.default_rng(1)
     pairs = [rng.normal(level, size=(5, 2)) for level in range(6)]
     value, low, high = rank_correlation(pairs)
-    means = np.array([p.mean(0) for p in pairs])
-    assert value == pytest.approx(stats.spearmanr(*means.T).statistic) and -1 <= low <= value <= high <= 1
+    expected = []
+    for _ in range(2000):
+        split = [rng.permutation(5) for _ in pairs]
+        early = [p[s[:3], 0].mean() for p, s in zip(pairs, split, strict=True)]
+        final = [p[s[3:], 1].mean() for p, s in zip(pairs, split, strict=True)]
+        expected.append(stats.spearmanr(early, final).statistic)
+    assert value == pytest.approx(np.mean(expected), abs=0.01) and -1 <= low <= value <= high <= 1
     value, low, _ = rank_correlation([np.full((4, 2), level) for level in range(5)])
     assert (value, low) == (1.0, 1.0)
     value, _, high = rank_correlation([np.full((4, 2), 1.0) * [level, -level] for level in range(5)])
     assert (value, high) == (-1.0, -1.0)
+
+
+def test_equal_methods_have_no_order_even_if_noise_lasts_from_early_to_late() -> None:
+    rng = np.random.default_rng(4)
+    lows = []
+    for _ in range(12):
+        lasting = rng.normal(size=(6, 5, 1))
+        lows.append(rank_correlation(lasting + 0.3 * rng.normal(size=(6, 5, 2)))[1])
+    assert max(lows) <= 0, lows
+
+
+def test_a_seed_of_which_a_run_failed_is_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    for seed, noise in enumerate(NOISE):
+        for finetune_seed in (0, 1):
+            add(store, "scratch", (40 + noise) / 100, seed, finetune_seed, source="none")
+            crashed = (seed, finetune_seed) == (4, 1)
+            outcome = {"outcome": "crashed", "message": "no"} if crashed else {}
+            add(store, "ours", (42 + noise) / 100, seed, finetune_seed, **outcome)
+    runs = load_runs(store)
+    lost = FailedPretraining("b", "p", False, "ours", "scannet", 9, "k", row="ours")
+    for failed, count in ((), 1), ((lost,), 2):
+        found = claims(runs, [], failed).set_index("test").loc["better"]
+        assert (found["n"], found["failed"], found["verdict"]) == (4, count, HOLDS)
+        assert found["value"] == pytest.approx(2 + NOISE[:4].mean() - NOISE.mean())
+    assert claims_table(claims(runs, [], (lost,)))["failed"].tolist() == [2]
+
+
+def test_the_p_of_an_equivalence_is_printed_where_it_decides(tmp_path: Path) -> None:
+    runs, curves = made(tmp_path, {"scratch": 40.0, "csc": 40.1})
+    found = claims(runs, curves)
+    table = claims_table(found).set_index("statement")
+    row = table.loc["csc better than scratch (+3.9)"]
+    p = found.set_index("test").loc["better", "p_equivalent"]
+    assert row["verdict"] == FAILS and row["p"] == f"{p:.3f}" and p < 0.05 and "failed" not in table
 
 
 def made(
