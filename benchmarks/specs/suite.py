@@ -41,6 +41,11 @@ class Suite(Spec):
         (0,), min_length=1, description="seeds of the pre-training, the units of a claim"
     )
     finetune_seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of the fine-tuning")
+    own_finetune_seeds: bool = Field(
+        False,
+        description="give each pre-training seed p fine-tuning seeds of its own: p * n + s for seed s of n, which must be 0 to "
+        "n - 1. What fine-tuning seeds change is then part of the spread over pre-training seeds",
+    )
     exclude: tuple[dict[str, str | int | tuple[str | int, ...]], ...] = Field(
         (),
         description="cells to leave out: field of a cell to a pattern or a list of them; all fields of an entry must match",
@@ -57,6 +62,11 @@ class Suite(Spec):
                 LabelRatio.parse(ratio)
             except WrongUse as error:
                 raise ValueError(str(error)) from None
+        if self.own_finetune_seeds and self.finetune_seeds != tuple(range(len(self.finetune_seeds))):
+            raise ValueError(
+                f"own_finetune_seeds: expected finetune_seeds {list(range(len(self.finetune_seeds)))}, which number the "
+                "fine-tunings of one pre-training"
+            )
         for entry in self.exclude:
             if unknown := set(entry) - set(AXES):
                 raise ValueError(f"exclude: unknown field {min(unknown)!r}; a cell has {', '.join(AXES)}")
@@ -69,7 +79,8 @@ class Suite(Spec):
         depend on fine-tuning seeds: they give one cell with NO_SEED, which an exclusion by that seed does not remove.
 
         Pre-training datasets, methods and tasks are named as in the suite. Filters and exclusions match these texts, and for
-        paths also the names in `names`. Raises WrongUse for a filter that matches no value of the suite.
+        paths also the names in `names`; with `own_finetune_seeds` they match the numbers in `finetune_seeds`. Raises WrongUse
+        for a filter that matches no value of the suite.
         """
         filters = tuple(filters)
         axes: dict[str, tuple[object, ...]] = {axis: getattr(self, f"{axis}s") for axis in AXES}
@@ -86,7 +97,7 @@ class Suite(Spec):
         fields: dict[str, Any] = dict.fromkeys(Cell.model_fields)
         first = Cell.model_construct(**{**fields, "budget": budget, "profile": profile})
         for values in itertools.product(*(chosen[axis] for axis in AXES)):
-            named = dict(zip(AXES, values, strict=True))
+            named: dict[str, Any] = dict(zip(AXES, values, strict=True))
             has_seed = named["protocol"] != "linear"
             if not has_seed and named["finetune_seed"] != chosen["finetune_seed"][0]:
                 continue
@@ -95,6 +106,8 @@ class Suite(Spec):
                 continue
             if not has_seed:
                 named["finetune_seed"] = NO_SEED
+            elif self.own_finetune_seeds:
+                named["finetune_seed"] += named["pretrain_seed"] * len(self.finetune_seeds)
             # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
             yield first.copy_with(**{**named, "label_ratio": ratios[str(named["label_ratio"])]})
 

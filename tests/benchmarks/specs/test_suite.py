@@ -53,6 +53,19 @@ def test_an_exclusion_by_fine_tuning_seed_leaves_linear_probes() -> None:
     assert {c.protocol for c in none.cells("smoke", "smoke")} == {"finetune"}
 
 
+def test_each_pretraining_seed_can_have_fine_tuning_seeds_of_its_own() -> None:
+    """Its numbers in filters and exclusions stay those of the suite; linear probes have none."""
+    fields = SUITE.model_dump() | {"own_finetune_seeds": True}
+    own = Suite.model_validate(fields)
+    assert {c[2:] for c in cells(own)} == {(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 5)}
+    assert {c[2:] for c in cells(own, "finetune_seed=1")} == {(0, 1), (1, 4)}
+    less = Suite.model_validate(fields | {"exclude": [{"finetune_seed": [1, 2]}], "protocols": ["decoder", "linear"]})
+    found = {(c.protocol, c.pretrain_seed, c.finetune_seed) for c in less.cells("smoke", "smoke")}
+    assert found == {("decoder", 0, 0), ("decoder", 1, 3), ("linear", 0, NO_SEED), ("linear", 1, NO_SEED)}
+    with pytest.raises(ValueError, match=r"own_finetune_seeds: expected finetune_seeds \[0, 1\]"):
+        Suite.model_validate(fields | {"finetune_seeds": [0, 2]})
+
+
 @pytest.mark.parametrize(
     ("filters", "count"),
     [
