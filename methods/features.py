@@ -53,7 +53,7 @@ def _points(context: StageContext, artifacts: Path, frame: Frame) -> Arrays:
     voxels = quantise(to_cells(points.xyz, voxel))
     rows = voxels.representative
     inputs = points.rgb[rows] / 255 - 0.5
-    if getattr(stage_module(context), "INPUT", "colour") == "geometry":
+    if spec.input == "geometry":
         inputs = np.ones_like(inputs)
     trained = load_weights(artifacts / BACKBONE_FILE)
     head = trained.get(f"{HEAD}kernel")

@@ -31,7 +31,8 @@ TRANSFER_MEANS = (
     "tensors that fine-tuning loads: the whole backbone, or its encoder and first decoder level (conv0p1s1 to block5)"
 )
 
-
+Input = Literal["colour", "geometry"]
+"""The features of a voxel that a network sees: its colour, or ones."""
 ENCODER_MODULES = ("conv0p1s1", "bn0", *(name for level in ENCODER for name in level))
 """conv0p1s1 to block4."""
 DECODER_PREFIXES = tuple(f"{name}." for level in DECODER for name in level)

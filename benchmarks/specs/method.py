@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pretrain_bench.benchmarks.specs.backbone_shapes import Input
 from pretrain_bench.benchmarks.specs.base import Name, Share, Spec
 from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile
@@ -73,6 +74,11 @@ class MethodFile(Spec):
     colour: Colour | None = Field(None, description="colour in figures; chosen automatically if unset")
     place: int = Field(LAST_PLACE, ge=0, le=LAST_PLACE, description="sort key of rows in tables and legends")
     needs: Needs = Needs()
+    input: Input = Field(
+        "colour",
+        description="what the network sees of a voxel while it is pre-trained, and in probes, where it is frozen: its colour, or "
+        "ones (geometry). A fine-tuning of the whole network always sees colours",
+    )
     stages: tuple[MethodStage, ...] = Field(min_length=1)
     image: str | None = Field(None, description="user's method: container image that runs its stages")
     settings: dict[str, bool | int | float | str] = Field({}, description="passed to the stages unchanged")

@@ -35,7 +35,7 @@ from pydantic_core import to_json
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
-from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
+from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Input, Transfer
 from pretrain_bench.benchmarks.specs.base import FolderName, Name, Seed, Selection, Sha256, Spec, is_none
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
@@ -148,6 +148,11 @@ class StageSpec(Spec):
     selection: Selection = Field("held_out", description="fine-tuning: the training scenes that select a checkpoint")
     split: Split | None = None
     coverage: SplitCoverage | None = Field(None, description="fine-tuning: the scored part of the test split")
+    input: Input = Field(
+        "colour",
+        exclude_if=lambda kind: kind == "colour",
+        description="the features of a voxel that the network sees: its colour, or geometry: ones",
+    )
     transfer: Transfer = Field("all", description=f"fine-tuning: {TRANSFER_MEANS}")
     parents: dict[Name, str] = Field({}, description="stage name to key")
     probe: Probe | None = Field(

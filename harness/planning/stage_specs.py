@@ -170,6 +170,7 @@ def pretrain_stages(
                 "kind": "pretrain",
                 "stage": stage.name,
                 "seed": seed,
+                "input": method.input,
                 "recipe": recipe.model_dump(mode="json", exclude={TRANSFER}) if recipe else None,
                 "from_task": tuple(followed),
                 "data": data_view(source, method.needs.labels, scenes) if source else None,
@@ -211,6 +212,7 @@ def features_stage(
             **_common(specs, _without_steps(budget.finetune), 1.0, machine),
             "kind": "features",
             "stage": FEATURES_STAGE,
+            "input": method.input,
             "task": task.name,
             "label_ratio": labels,
             "seed": last.spec.seed,
@@ -275,6 +277,7 @@ def finetune_stage(
             "split": split,
             "coverage": split_coverage(target.dataset, target.manifest, split.test),
             "transfer": transfer,
+            "input": method.input if probe is not None else "colour",
             "probe": probe,
             "parents": {parent.spec.stage: parent.spec.key},
             "code_sha256": code_sha256(

@@ -104,7 +104,7 @@ def labelled_training(
         for plain in batch:
             part = plain.to(context.device)
             with context.autocast():
-                out = network(engine.SparseTensor(part.colours, part.coordinates))
+                out = network(engine.SparseTensor(network_input(context, part.colours), part.coordinates))
             loss = loss_of(out, part, context.place / max(1, length.scheduled))
             (loss.total / len(batch)).backward()
             losses.append(float(loss.total.detach()) / len(batch))
@@ -163,7 +163,12 @@ def whole_scene(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, s
         )
     batch = batched_coordinates([torch.from_numpy(coordinates)]).to(context.device)
     colours = torch.from_numpy(rgb / np.float32(255) - np.float32(0.5)).to(context.device)
-    return sparse_backend(context.spec.sparse_backend).SparseTensor(colours, batch)
+    return sparse_backend(context.spec.sparse_backend).SparseTensor(network_input(context, colours), batch)
+
+
+def network_input(context: StageContext, colours: Tensor) -> Tensor:
+    """What the network sees of voxels with these colours (N, 3): the colours, or ones if it is frozen and never saw any."""
+    return torch.ones_like(colours) if context.spec.input == "geometry" else colours
 
 
 def warn_of_missing_classes(context: StageContext, what: str, classes: Iterable[NDArray[np.integer]]) -> None:

@@ -24,9 +24,6 @@ from pretrain_bench.methods.training.frame_pairs import (
 )
 from pretrain_bench.methods.training.loop import Training, train_and_save
 
-INPUT = "geometry"
-"""The network sees ones instead of colours; `bench features` reads this to give it the same input."""
-
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Train and write `artifacts/backbone.safetensors`."""

@@ -29,7 +29,7 @@ from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.finetune import features, linear, semantic
 from pretrain_bench.methods.finetune.frozen import recalibrate, whole_scenes
 from pretrain_bench.methods.finetune.logistic import fit_logistic
-from pretrain_bench.methods.networks.res16unet import seeded_backbone
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from pretrain_bench.methods.scratch import init
 from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_state, load_weights, save_weights
 from tests.methods.stages import SPECS, open_stage
@@ -106,6 +106,23 @@ def test_features_are_those_of_the_frozen_backbone(probed: Probed) -> None:
     assert torch.equal(
         rows[f"{scene}.features"], features.scene_features(probed.features, network, recipe, scene)[drawn]
     )
+
+
+@pytest.mark.parametrize("protocol", ["linear", "decoder"])
+def test_a_network_that_never_saw_colours_sees_ones(probed: Probed, tmp_path: Path, protocol: str) -> None:
+    """In evaluation and, with a decoder probe, in training."""
+    stage = planned(probed.source, protocol=protocol)[1]
+    seen: list[torch.Tensor] = []
+    real = Res16UNet34C.features
+    for kind in ("colour", "geometry"):
+        spec = stage.spec.model_copy(update={"input": kind})
+        context = open_stage(stage._replace(spec=spec), tmp_path / kind, {"init": probed.backbone})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Res16UNet34C, "features", lambda net, x: seen.append(x.F) or real(net, x))
+            (features if protocol == "linear" else semantic).run(context)
+        of_ones = [bool((x == 1).all()) for x in seen]
+        assert len(seen) > 5 and all(of_ones) == any(of_ones) == (kind == "geometry")
+        seen.clear()
 
 
 def test_norms_are_the_mean_of_scenes_whatever_their_order(probed: Probed) -> None:

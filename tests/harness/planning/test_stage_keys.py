@@ -333,6 +333,14 @@ def test_linear_probes_of_one_pretraining_share_their_features(prepared: dict[st
         assert other[0] != features
 
 
+@pytest.mark.parametrize("protocol", ["finetune", "linear", "decoder"])
+def test_a_probe_sees_what_the_network_was_pretrained_on(prepared: dict[str, PreparedDataset], protocol: str) -> None:
+    found = chain(prepared, method="pointcontrast", protocol=protocol)
+    whole = protocol == "finetune"
+    assert {s.input for s in found[:-1]} == {"geometry"} and found[-1].input == ("colour" if whole else "geometry")
+    assert all("input" not in s.model_dump(mode="json") for s in chain(prepared, protocol=protocol)), "no key changes"
+
+
 @pytest.mark.parametrize("task", ["s3dis-inst", "scannet-det"])
 @pytest.mark.parametrize("protocol", ["linear", "decoder"])
 def test_only_semantic_tasks_are_probed(task: str, protocol: str) -> None:
