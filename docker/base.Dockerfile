@@ -35,10 +35,13 @@ RUN if [ "$MINKOWSKI" = 1 ]; then \
     /opt/bench/bin/pip uninstall --yes pip
 
 FROM ${BASE}
+ARG VARIANT=cpu
 SHELL ["/bin/sh", "-euxc"]
+# To launch a kernel, Triton compiles a small Python extension.
 # hadolint ignore=DL3008
 RUN apt-get update; \
     apt-get install --yes --no-install-recommends libgomp1 libopenblas0-pthread python3 tini; \
+    if [ "$VARIANT" = cuda ]; then apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev; fi; \
     rm -rf /var/lib/apt/lists/*; \
     useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin bench; \
     mkdir -p /bench

@@ -28,7 +28,7 @@ from pretrain_bench.harness.executors.capped_log import CappedLog
 from pretrain_bench.harness.executors.control_group import ControlGroup, control_group, group_name, remove_left_over
 from pretrain_bench.harness.executors.local import ProcessWatch, follow_process, stage_environment, start_stage
 from pretrain_bench.harness.executors.output_folder import chown_output, drop_special_files, plain_modes
-from pretrain_bench.harness.executors.sandbox import PIDS, contract_binds, sandbox_user
+from pretrain_bench.harness.executors.sandbox import PIDS, TRITON_CACHE, contract_binds, sandbox_user
 from pretrain_bench.harness.executors.sandbox_view import View, python_folders, view_arguments
 
 BWRAP = "bwrap"
@@ -185,8 +185,9 @@ def sandboxed(inside: Sequence[str]) -> list[str]:
 
 
 def sandbox_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of a stage in a sandbox, which has its own folder for temporary files."""
-    return {name: value for name, value in stage_environment(gpus).items() if name != "TMPDIR"}
+    """The environment of a stage in a sandbox, which has its own folder for temporary files and Triton's cache."""
+    kept = {name: value for name, value in stage_environment(gpus).items() if name != "TMPDIR"}
+    return {**kept, TRITON_CACHE: "/tmp/triton"}
 
 
 @cache

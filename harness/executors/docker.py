@@ -32,6 +32,7 @@ from pretrain_bench.harness.executors.sandbox import (
     PIDS,
     SHARED_MEMORY_BYTES,
     TMP_BYTES,
+    TRITON_CACHE,
     contract_binds,
     sandbox_user,
 )
@@ -136,7 +137,7 @@ class DockerExecutor:
             "environment": library_variables(spec.threads),
             "network_mode": "none",
             "read_only": True,
-            "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},
+            "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},  # an engine adds noexec
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges", f"seccomp={self.seccomp()}"],
             # A rootless engine maps its root to this unprivileged user.
@@ -157,6 +158,8 @@ class DockerExecutor:
         if spec.device == "cuda":
             gpus = list(launch.allocation.gpus) or ["0"]
             settings["device_requests"] = [DeviceRequest(device_ids=gpus, capabilities=[["gpu"]])]
+            settings["tmpfs"]["/triton"] = f"exec,size={TMP_BYTES},mode=1777"
+            settings["environment"] |= {TRITON_CACHE: "/triton"}
         return settings
 
 

@@ -10,6 +10,8 @@ CONTAINER_USER = 10001
 PIDS = 512
 SHARED_MEMORY_BYTES = 1 << 30
 TMP_BYTES = 256 << 20
+TRITON_CACHE = "TRITON_CACHE_DIR"
+"""Environment variable with the folder to which Triton writes what it compiles, and from which it loads code."""
 
 
 class Bind(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 from pretrain_bench.harness.executors import container_owner
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import LOG, Store
+from tests.harness.executors.test_bubblewrap import launch_in
 from tests.hostile.cases import CAPS, cases_in, check_case, check_system_calls
 from tests.hostile.sandboxes import InEngine
 
@@ -51,6 +52,29 @@ def test_a_stage_stays_on_the_processors_that_the_harness_was_given(
     assert in_docker.run("processors", planned, Store(tmp_path / "runs")).outcome == "ok"
     log = (Store(tmp_path / "runs").folder("pretrain", planned.spec.key) / LOG).read_text()
     assert f"processors [{last}]" in log
+
+
+LOADS = """
+import _ctypes, ctypes, os, shutil
+for folder in (os.environ["TRITON_CACHE_DIR"], "/tmp"):
+    try:
+        ctypes.CDLL(shutil.copy(_ctypes.__file__, folder))
+        print(folder, "loaded")
+    except OSError:
+        print(folder, "refused")
+"""
+
+
+def test_a_gpu_stage_can_load_what_triton_compiles(in_docker: InEngine, planned: PlannedStage, tmp_path: Path) -> None:
+    """The engine mounts /tmp without the right to execute; Triton's cache has it."""
+    spec = planned.spec.model_copy(update={"device": "cuda"})
+    settings = in_docker.executor({})._settings(launch_in(tmp_path, spec))
+    assert settings.pop("device_requests"), "no GPU here"
+    run = in_docker.engine.containers.run
+    said = run(in_docker.base, ["-c", LOADS], entrypoint="python3", remove=True, **settings)
+    assert said.decode().splitlines() == ["/triton loaded", "/tmp refused"]
+    on_cpu = in_docker.executor({})._settings(launch_in(tmp_path, planned.spec))
+    assert list(on_cpu["tmpfs"]) == ["/tmp"] and "TRITON_CACHE_DIR" not in on_cpu["environment"]
 
 
 def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, in_docker: InEngine) -> None:

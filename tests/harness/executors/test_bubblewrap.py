@@ -90,6 +90,18 @@ def test_a_stage_sees_its_packages_read_only_and_nothing_else(
     assert (tmp_path / "runs/.partial/key/root/out/x").is_file()
 
 
+@needs_bwrap
+def test_a_stage_can_load_what_triton_compiles(cells: list[PlannedCell], tmp_path: Path) -> None:
+    code = (
+        "import _ctypes, ctypes, os, shutil\n"
+        "folder = os.environ['TRITON_CACHE_DIR']\n"
+        "os.makedirs(folder)\n"
+        "ctypes.CDLL(shutil.copy(_ctypes.__file__, folder))\n"
+    )
+    execution = run_code(code, tmp_path, cells[0].stages[0].spec)
+    assert execution.returncode == 0, (tmp_path / "log").read_text()
+
+
 TAKES = {
     "pids": "import os, time\nfor _ in range(700):\n    if os.fork() == 0: time.sleep(60); os._exit(0)\ntime.sleep(60)",
     "memory": "import time; x = bytearray(400 << 20); time.sleep(60)",
