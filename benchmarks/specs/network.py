@@ -18,4 +18,4 @@ class NetworkSettings(Spec):
     pretrain_bn_momentum: PositiveFloat = Field(
         0.02, description="momentum of norms outside blocks; those inside keep 0.1 (spec A.2)"
     )
-    finetune_bn_momentum: PositiveFloat = Field(0.02, description="momentum of every batch norm")
+    finetune_bn_momentum: PositiveFloat = Field(0.02, description="as pretrain_bn_momentum, in fine-tuning")

@@ -32,7 +32,7 @@ COLLAPSED_UNIFORMITY = -0.002
 """Embeddings with a larger uniformity have collapsed: the mean squared distance of unit rows is below about 0.001."""
 COLLAPSED_STEPS, COLLAPSED_SHARE = 20, 0.2
 """A stage is aborted after this many collapsed steps in a row that are this share of the run, and fails if its last 20 steps were
-collapsed. Shorter phases pass: DepthContrast's point branch was in 36 of its first 55 steps of 600, and then spread."""
+collapsed. Shorter phases pass: DepthContrast's point branch was collapsed in 36 of its first 55 steps of 600, and then spread."""
 COLLAPSED = "collapsed"
 """Entry of `TrainingState.extra`: the collapsed steps in a row and the share of the run before them, by health value."""
 ZERO_LOSS_STEPS = 50
