@@ -33,6 +33,7 @@ from pretrain_bench.reports.analysis.titles import (
     with_part,
 )
 from pretrain_bench.reports.analysis.variance import variances
+from pretrain_bench.reports.export.output_folder import FIGURES, TABLES
 from pretrain_bench.reports.figures.class_heat_map import draw_class_heat_map
 from pretrain_bench.reports.figures.cost import draw_cost_against_gain
 from pretrain_bench.reports.figures.forest import draw_forest, forest_rows
@@ -95,13 +96,14 @@ PICTURE_ALONE = OnPage()
 
 
 class AcrossGroups(NamedTuple):
-    """Content of the page across groups: tables, pictures and effects, by title; and the answers, each with the mark of
-    synthetic data."""
+    """Content of the page across groups: tables, pictures and effects, by title; the answers, each with the mark of synthetic
+    data; and the table of label ratios of each family, by its values of ACROSS_RATIOS."""
 
     tables: list[PageTable]
     pictures: list[PagePicture]
     effects: list[tuple[str, pd.DataFrame]]
     answers: list[tuple[str, Answer]]
+    ratios: dict[tuple[Any, ...], PageTable]
 
 
 def write_across_groups(
@@ -109,7 +111,7 @@ def write_across_groups(
 ) -> AcrossGroups:
     """Write everything that spans groups; real and synthetic runs are kept apart. `curves` are the validation curves of all
     runs. Only a page needs interactive figures."""
-    result = AcrossGroups([], [], [], [])
+    result = AcrossGroups([], [], [], [], {})
     for _, runs in loaded.runs.groupby("synthetic") if len(loaded.runs) else []:
         writer = _AcrossGroupsWriter(loaded, runs, curves, files, with_published, page)
         writer.write_tables()
@@ -119,6 +121,7 @@ def write_across_groups(
         result.effects.append((f"{writer.mark}Gains over scratch at a glance", writer.effects))
         result.tables.extend(writer.tables)
         result.pictures.extend(writer.pictures)
+        result.ratios.update(writer.ratios)
     return result
 
 
@@ -148,6 +151,7 @@ class _AcrossGroupsWriter:
         self.claims = claims(runs, curves, loaded.failed_pretrainings)
         self.tables: list[PageTable] = []
         self.pictures: list[PagePicture] = []
+        self.ratios: dict[tuple[Any, ...], PageTable] = {}
 
     def write_tables(self) -> None:
         """Write the runs, the effects, and every table of them."""
@@ -167,6 +171,7 @@ class _AcrossGroupsWriter:
             columns = ratio_columns(family, self._at_best(family))
             shown = Shown(published.PROTOCOL_OF_RATIOS, about_family(family), columns, family.head)
             self._add_table(f"ratios{number}", title, table, shown)
+            self.ratios[tuple(family.key.values())] = self.tables[-1]
         for number, (over, head) in enumerate(zip(self.over_tasks, heads_over_tasks(self.over_tasks), strict=True), 1):
             under = self.runs[(self.runs[UNDER] == [over.protocol, over.budget, over.profile]).all(axis=1)]
             title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}{contaminated_rows(under)}"
@@ -215,14 +220,13 @@ class _AcrossGroupsWriter:
         title = f"{self.mark}{title}"
         if shown.protocol and "[paper" in table.to_string():
             title += f"; [paper]: {shown.protocol}"
-        self.files.add_table(f"{self.prefix}{name}", f"{self.prefix}{name}", title, table, shown.columns)
+        self.files.add_table(f"{self.prefix}{name}", f"{TABLES}/{self.prefix}{name}", title, table, shown.columns)
         self.tables.append(PageTable(name, self.synthetic, title, table, shown.about, shown.of))
 
     def _add_figure(
         self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, shown: OnPage = PICTURE_ALONE
     ) -> None:
-        stem = f"figure-{self.prefix}{name}"
-        png = self.files.add_figure(stem, stem, draw, data)
+        png = self.files.add_figure(f"figure-{self.prefix}{name}", f"{FIGURES}/{self.prefix}{name}", draw, data)
         interactive = shown.interactive() if self.page and shown.interactive else None
         self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive, shown.about, shown.wide))
 

@@ -24,12 +24,14 @@ from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, Wr
 from pretrain_bench.reports.page.html import Page, render_page
 from pretrain_bench.reports.page.run_details import RunDetails
 from pretrain_bench.reports.report_files import ReportFiles
-from pretrain_bench.reports.tables.formats import csv_text, escape_markdown
+from pretrain_bench.reports.tables.formats import csv_text, escape_markdown, section
 from pretrain_bench.reports.tables.group_table import TO_SEE
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_GROUP_TABLES = 6
+"""The most groups whose tables are all shown in a terminal."""
 NO_RUNS = "There are no fine-tuning runs yet. Start some with `bench run`."
 NO_RUNS_OF_SUITE = (
     "There are fine-tuning runs, none of them of this suite: its budget, profile, methods, tasks, ratios, seeds."
@@ -111,7 +113,7 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     any_finetuning = any(r.kind == "finetune" for r in loaded.records.values())
     nothing = NO_RUNS_OF_SUITE if any_finetuning and not options.all_runs else NO_RUNS
     failures = [f"{_failure_line(r)}\n" for r in loaded.failed_pretraining_records]
-    summaries = [group.summary for group in written]
+    summaries = _short_tables(written, across)
     facts = what_ran(store, loaded)
     answer = _answer_section(across, facts)
     text, summary = ("\n".join(part + failures or [f"{nothing}\n"]) for part in (files.sections, summaries))
@@ -127,6 +129,14 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
         page = _page(written, across, loaded, details, nothing)._replace(facts=facts, live=options.live)
         files.files["page"] = write_whole(files.out / "index.html", render_page(page).encode())
     return BuiltReport(files.files, f"{answer}{summary}\n{notes}")
+
+
+def _short_tables(written: Sequence[WrittenGroup], across: AcrossGroups) -> list[str]:
+    """The tables for a terminal: one of each group, or, where there are many groups, one of each task over its label ratios."""
+    if len(written) <= MOST_GROUP_TABLES:
+        return [group.summary for group in written]
+    ratios = {key: section(table.title, table.frame) for key, table in across.ratios.items()}
+    return list(dict.fromkeys(ratios.get(group.family, group.summary) for group in written))
 
 
 def _answer_section(across: AcrossGroups, facts: Sequence[Fact]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.budgets import budget_words
-from pretrain_bench.reports.analysis.columns import PLOTTED, ROW
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, PLOTTED, ROW
 from pretrain_bench.reports.analysis.convergence import pretrainings_without_run
 from pretrain_bench.reports.analysis.curves import Curves, curve_points, read_curves
 from pretrain_bench.reports.analysis.failed_pretraining import failed_by_row
@@ -19,6 +19,7 @@ from pretrain_bench.reports.analysis.published_protocol import methods_as_publis
 from pretrain_bench.reports.analysis.rows import baseline_rows, imported_rows
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint
 from pretrain_bench.reports.analysis.titles import contaminated_rows, figure_mark, group_id, text_mark
+from pretrain_bench.reports.export.output_folder import GROUPS
 from pretrain_bench.reports.figures.scores import draw_scores
 from pretrain_bench.reports.figures.style import Overlays
 from pretrain_bench.reports.figures.validation_curves import draw_validation_curves
@@ -47,6 +48,16 @@ class Group(NamedTuple):
     runs: pd.DataFrame
 
     @property
+    def name(self) -> str:
+        """The name in paths and links."""
+        return group_id(self.key)
+
+    @property
+    def folder(self) -> str:
+        """The folder of its files, below that of the report."""
+        return f"{GROUPS}/{self.name}"
+
+    @property
     def about(self) -> dict[str, str]:
         """What the page filters by."""
         return {
@@ -67,9 +78,11 @@ class Group(NamedTuple):
 
 
 class WrittenGroup(NamedTuple):
-    """One group of a report: for the page, as a short table for a terminal, as rows of the shared CSV, and its curves."""
+    """One group of a report: for the page, its values of ACROSS_RATIOS, as a short table for a terminal, as rows of the shared
+    CSV, and its curves."""
 
     page: PageGroup
+    family: tuple[Any, ...]
     summary: str
     rows: pd.DataFrame
     curves: Curves
@@ -83,22 +96,22 @@ class GroupWriter:
 
     def write(self, group: Group) -> WrittenGroup:
         """Write the table, figures and steps to reach scratch of one group."""
-        runs, name, number = group.runs, group_id(group.key), group.place + 1
+        runs, number, folder = group.runs, group.place + 1, group.folder
         headline, metric = headline_checkpoint(runs), str(runs["metric"].iloc[0])
         table = group_table(runs, failed_pretrainings=self._loaded.failed_pretrainings)
         note = _note_without_differences(runs)
         equal = budget_words(runs) + f"; {ONE_SEED}" * one_finetuning_seed(runs) + contaminated_rows(runs)
         equal += _note_on_single_files(runs)
         title = f"{group.marked_title}; {note or f'differences and verdicts of {headline}'}; {equal}"
-        self._files.add_table(f"group{number}", f"table-{name}", title, table)
+        self._files.add_table(f"group{number}", f"{folder}/table", title, table)
         used = used_table(runs)
         if len(used):
-            self._files.add_table(f"used{number}", f"used-{name}", f"{group.marked_title}; {USED_TITLE}", used)
+            self._files.add_table(f"used{number}", f"{folder}/used", f"{group.marked_title}; {USED_TITLE}", used)
         scores = self._add_scores(group)
         curves = read_curves(self._store, runs, metric)
         overlays = self._overlays(group)
         drawing = partial(draw_validation_curves, curves, metric, group.figure_title, overlays)
-        picture = self._files.add_figure(f"curves{number}", f"curves-{name}", drawing, curve_points(curves))
+        picture = self._files.add_figure(f"curves{number}", f"{folder}/curves", drawing, curve_points(curves))
         convergence = self._add_convergence(group, curves)
         if self._details is not None:
             by_key = {curve.key: (curve.steps, curve.scores) for several in curves.values() for curve in several}
@@ -107,19 +120,21 @@ class GroupWriter:
         on_page = self._details is not None
         interactive = plotly_figures.validation_curves(curves, metric, overlays) if on_page else None
         page = PageGroup(
-            name, group.title, bool(group.key["synthetic"]), judged_by, table, scores, picture, interactive, convergence,
+            group.name, group.title, bool(group.key["synthetic"]), judged_by, table, scores, picture, interactive, convergence,
             equal, used, plotly_figures.scores(runs) if on_page else None, group.about,
         )  # fmt: skip
         short = table[["method", headline, "n", "failed", "vs. scratch", "verdict"]]
         summary = section("; ".join(part for part in (group.marked_title, note, equal) if part), short)
-        return WrittenGroup(page, summary, table.assign(**group.key, judged_by=headline), curves)
+        family = tuple(runs[ACROSS_RATIOS].iloc[0])
+        return WrittenGroup(page, family, summary, table.assign(**group.key, judged_by=headline), curves)
 
     def _add_scores(self, group: Group) -> Path:
         failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)
         counts = {row: len(pretrainings) for row, pretrainings in failed.items()}
         draw = partial(draw_scores, group.runs[PLOTTED], group.figure_title, counts)
-        stem = f"scores-{group_id(group.key)}"
-        return self._files.add_figure(f"figure{group.place + 1}", stem, draw, _score_rows(group.runs))
+        return self._files.add_figure(
+            f"figure{group.place + 1}", f"{group.folder}/scores", draw, _score_rows(group.runs)
+        )
 
     def _add_convergence(self, group: Group, curves: Curves) -> pd.DataFrame:
         """The table of steps to reach scratch; written if it has rows."""
@@ -132,7 +147,7 @@ class GroupWriter:
         )
         if len(table):
             title = f"{text_mark(group.key['synthetic'])}Validation curves, {group.title}"
-            self._files.add_table(f"reach{group.place + 1}", f"reach-{group_id(group.key)}", title, table)
+            self._files.add_table(f"reach{group.place + 1}", f"{group.folder}/reach", title, table)
         return table
 
     def _overlays(self, group: Group) -> Overlays:

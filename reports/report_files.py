@@ -27,16 +27,23 @@ class ReportFiles:
     def add_table(
         self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[EffectColumn] = ()
     ) -> None:
-        """Write a table in every format, to files that start with `stem`. `columns`: the same effects for a paper, in LaTeX,
-        where the title does not explain cells."""
+        """Write a table in every format; `stem` is its path below the folder, without a suffix. `columns`: the same effects for a
+        paper, in LaTeX, where the title does not explain cells."""
         tex = paper_table(columns, title.replace(CELLS_EXPLAINED, "")) if columns else None
-        self.files[name] = write_table(table, self.out / stem, title, tex)
+        self.files[name] = write_table(table, self._place(stem), title, tex)
         self.sections.append(section(title, table))
 
     def add_figure(self, name: str, stem: str, draw: Callable[[], Any], data: pd.DataFrame) -> Path:
-        """Write the data of a figure and queue the figure. `draw` makes it, in another process. Returns the path of its PNG."""
-        drawing = Drawing(draw, self.out / stem, self.figures)
+        """Write the data of a figure and queue the figure; `stem` as of a table. `draw` makes it, in another process. Returns the
+        path of its PNG."""
+        drawing = Drawing(draw, self._place(stem), self.figures)
         write_csv(data, drawing.stem.with_suffix(".csv"))
         self.files[name] = drawing.png
         self.pool.draw(drawing)
         return drawing.png
+
+    def _place(self, stem: str) -> Path:
+        """The path of a table or figure without a suffix, in an existing folder."""
+        place = self.out / stem
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place

@@ -128,8 +128,9 @@ def the_report_shows_the_runs(finished: Path, bench: Bench, tmp_path: Path) -> N
     done = bench("report", "--runs", str(finished), "--out", "out")
     out = tmp_path / "out"
     assert {p.name for p in out.iterdir()} >= {"index.html", "table.md", "table.csv", "effects.csv", "effects.json"}
-    pictures = {p.stem for p in out.glob("*.png")}
-    assert pictures and all({p.stem for p in out.glob(f"*.{kind}")} >= pictures for kind in ("svg", "pdf"))
+    pictures = {p.with_suffix("") for p in out.rglob("*.png")}
+    assert {p.parent.name for p in pictures} > {"figures"}
+    assert all({p.with_suffix("") for p in out.rglob(f"*.{kind}")} >= pictures for kind in ("svg", "pdf"))
     table = (out / "table.md").read_text()
     assert (
         "| scratch | none " in table and "| ours    | rgbd-folder " in table and "cannot be tested with this n" in table

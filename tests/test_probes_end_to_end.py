@@ -47,7 +47,7 @@ def test_linear_and_decoder_probes_are_run_audited_and_reported(s3dis_root: Path
         "bit-identical, features included"
     )
     bench("report", "--runs", runs, "--out", str(tmp_path / "report"), "--no-scenes")
-    assert "| decoder " in (tmp_path / "report" / "probes.md").read_text()
+    assert "| decoder " in (tmp_path / "report/tables/probes.md").read_text()
     shown = bench("show", probes[0]["key"], "--runs", runs).stdout
     assert "protocol" in shown and "linear" in shown
     refused = bench("run", *common, "--budget", "smoke", "--protocol", "linear", "--task", "s3dis-inst", code=2)

@@ -105,7 +105,7 @@ def test_tables_mark_the_cell_and_the_title(partial_store: Store, tmp_path: Path
     cell = table_one(known).set_index("method").loc["ours"].iloc[-1]
     assert "67 of 68 test scenes" in cell
     build_report(partial_store, tmp_path / "out")
-    for name in ("table.md", "table1.md", "index.html"):
+    for name in ("table.md", "tables/table1.md", "index.html"):
         text = (tmp_path / "out" / name).read_text()
         assert "67 of 68 test scenes" in text and "pre-training saw 1 of 1 test scenes" in text, name
     group = (tmp_path / "out/table.md").read_text()
@@ -195,5 +195,5 @@ def test_a_lost_room_is_named_from_the_run_to_the_audit(bench: Bench, s3dis_root
     audit = bench("audit", code=1)
     assert CHECK in audit.stdout + audit.stderr and "Area_5__office_2" in audit.stdout + audit.stderr
     bench("report", "--out", "report")
-    table = pd.read_csv(tmp_path / "report/table1.csv").to_string()
+    table = pd.read_csv(tmp_path / "report/tables/table1.csv").to_string()
     assert "1 of 68 test scenes" in table and "paper" not in table

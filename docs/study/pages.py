@@ -2,8 +2,8 @@
 
 A page names the file of `bench report` behind each of them. Wildcards are allowed; exactly one file must match:
 
-    <!-- tiny: synthetic-ratios1.md -->            the table up to `<!-- end -->`
-    <!-- tiny: curves-*-finetune-20-*.png -->      the picture on the next line
+    <!-- tiny: tables/synthetic-ratios1.md -->                 the table up to `<!-- end -->`
+    <!-- tiny: groups/*-finetune-20-*/curves.png -->           the picture on the next line
 
 Everything else on a page is written by hand; tests compare its numbers with the records.
 """

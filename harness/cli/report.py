@@ -108,7 +108,7 @@ def report(
     store = pb.open_runs(runs)
     built = build(store)
     warn_unreadable(pb.unreadable_runs(store))
-    _print(built.text, built.files, json)
+    _print(built.text, built.files, out, json)
 
 
 def _compare(sides: tuple[str, str], runs: Path, out: Path, json: bool) -> None:
@@ -116,7 +116,7 @@ def _compare(sides: tuple[str, str], runs: Path, out: Path, json: bool) -> None:
 
     comparison = pb.compare(*sides, runs=runs, out=out)
     warn_unreadable(comparison.unreadable)
-    _print(comparison.text, comparison.files, json)
+    _print(comparison.text, comparison.files, out, json)
 
 
 def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | None) -> None:
@@ -135,8 +135,8 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | N
     print(f"the watch has ended; {out} holds the last report")
 
 
-def _print(text: str, files: dict[str, Path], json: bool) -> None:
-    """Print the short tables and the written files; as JSON the files only."""
+def _print(text: str, files: dict[str, Path], out: Path, json: bool) -> None:
+    """Print the short tables and the files in `out` itself, and count those in its folders; as JSON print all files only."""
     from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import print_json
 
@@ -144,6 +144,10 @@ def _print(text: str, files: dict[str, Path], json: bool) -> None:
         print_json({name: str(path) for name, path in files.items()})
         return
     print(printable(text))
-    width = max(map(len, files), default=0)
-    for name, path in files.items():
+    top = {name: path for name, path in files.items() if path.parent == out}
+    width = max(map(len, top), default=0)
+    for name, path in top.items():
         print(f"{name:<{width}} {path}")
+    folders = sorted({path.relative_to(out).parts[0] for path in files.values()} - {path.name for path in top.values()})
+    if folders:
+        print(f"{len(files) - len(top)} more tables and figures in {out}: {', '.join(folders)} (--json lists them)")

@@ -11,13 +11,18 @@ from pathlib import Path
 
 from pretrain_bench.benchmarks.support.files import replacing
 
+TABLES, FIGURES, GROUPS = "tables", "figures", "groups"
+"""Folders of a report: tables and figures over several groups of comparable runs, and one folder for each group."""
 _ENDING = r"\.(md|tex|csv|json|parquet|png|svg|pdf)"
 REPORT_FILES = re.compile(
-    r"index\.html|(synthetic-)?(runs|effects|claims|probes|published|datasets|cost|(table|ratios|tasks)\d*)"
-    rf"{_ENDING}|(table|used|scores|curves|reach|figure)-(?!(synthetic-)?compare\.).*{_ENDING}"
+    rf"index\.html|table{_ENDING}|(synthetic-)?(runs|effects){_ENDING}"
+    rf"|({TABLES}|{FIGURES})/[a-z0-9-]+{_ENDING}|{GROUPS}/[a-z0-9-]+/[a-z]+{_ENDING}"
+    # Earlier versions wrote all files to one folder.
+    rf"|(synthetic-)?(claims|probes|published|datasets|cost|(table|ratios|tasks)\d+){_ENDING}"
+    rf"|(table|used|scores|curves|reach|figure)-(?!(synthetic-)?compare\.)[a-z0-9-]+{_ENDING}"
 )
 COMPARISON_FILES = re.compile(rf"(figure-)?(synthetic-)?compare{_ENDING}")
-"""Names of the files that each writes; no other file is ever removed."""
+"""Paths of the files that each writes, below its folder; no other file is ever removed."""
 
 
 @contextmanager
@@ -39,19 +44,29 @@ def earlier_files_removed(out: Path, kind: re.Pattern[str]) -> Iterator[None]:
         if complete:
             for name in earlier - written:
                 (out / name).unlink(missing_ok=True)
+                _remove_empty_folders(out, out / name)
         # After an error, an error in writing this list must not hide it.
         with contextlib.nullcontext() if complete else contextlib.suppress(OSError):
             write_whole(listed, json.dumps(sorted(written if complete else written | earlier), indent=1).encode())
 
 
 def _times(out: Path, kind: re.Pattern[str]) -> dict[str, int]:
-    """Modification time of each file of a kind, in nanoseconds, by name."""
+    """Modification time of each file of a kind, in nanoseconds, by its path below the folder."""
     times = {}
-    for path in out.iterdir():
-        if kind.fullmatch(path.name):
+    for path in (p for pattern in ("*", f"{TABLES}/*", f"{FIGURES}/*", f"{GROUPS}/*/*") for p in out.glob(pattern)):
+        if kind.fullmatch(name := path.relative_to(out).as_posix()):
             with contextlib.suppress(FileNotFoundError):
-                times[path.name] = path.stat().st_mtime_ns
+                times[name] = path.stat().st_mtime_ns
     return times
+
+
+def _remove_empty_folders(out: Path, removed: Path) -> None:
+    """Remove the folders between `out` and a removed file that have become empty."""
+    with contextlib.suppress(OSError):  # not empty
+        for folder in removed.parents:
+            if folder == out:
+                return
+            folder.rmdir()
 
 
 def write_whole(path: Path, content: bytes) -> Path:

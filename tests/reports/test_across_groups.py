@@ -31,8 +31,8 @@ def test_a_report_of_planted_effects(planted_store: Store, tmp_path: Path) -> No
 
 
 def failures_show_in_every_table(planted_store: Store, out: Path) -> None:
-    text = (out / "synthetic-table1.md").read_text()
-    ratios = (out / "synthetic-ratios1.md").read_text()
+    text = (out / "tables/synthetic-table1.md").read_text()
+    ratios = (out / "tables/synthetic-ratios1.md").read_text()
     failed = [r for r in planted_store.records() if r.outcome != "ok"]
     assert failed and ("of 8 failed" in text or "of 8 failed" in ratios)
     assert sum(int(c.split(" of ")[0].split()[-1]) for c in ratios.split("|") if "failed" in c) == len(failed)
@@ -40,22 +40,20 @@ def failures_show_in_every_table(planted_store: Store, out: Path) -> None:
 
 def every_table_and_figure_is_written_in_every_format(out: Path) -> None:
     for name in ("table1", "ratios1", "cost", "datasets"):
-        for suffix in ("md", "tex"):
-            assert "SYNTHETIC" in (out / f"synthetic-{name}.{suffix}").read_text()
-        table = pd.read_csv(out / f"synthetic-{name}.csv")
-        assert list(table.columns) == list(pd.read_parquet(out / f"synthetic-{name}.parquet").columns)
-        assert len(json.loads((out / f"synthetic-{name}.json").read_text())) == len(table) > 1
+        stem = out / f"tables/synthetic-{name}"
+        assert all("SYNTHETIC" in stem.with_suffix(suffix).read_text() for suffix in (".md", ".tex"))
+        table = pd.read_csv(stem.with_suffix(".csv"))
+        assert list(table.columns) == list(pd.read_parquet(stem.with_suffix(".parquet")).columns)
+        assert len(json.loads(stem.with_suffix(".json").read_text())) == len(table) > 1
     for kind in ("table", "reach"):
         for suffix in ("md", "tex", "csv", "json", "parquet"):
-            assert len(list(out.glob(f"{kind}-synthetic-s3dis-sem-*.{suffix}"))) == 5
+            assert len(list(out.glob(f"groups/synthetic-s3dis-sem-*/{kind}.{suffix}"))) == 5
     for name in ("forest", "ratios1", "gains", "cost", "variance", "classes2"):
-        stem = f"figure-synthetic-{name}"
-        assert (out / f"{stem}.png").read_bytes()[:4] == b"\x89PNG" and b"SYNTHETIC" in (
-            out / f"{stem}.svg"
-        ).read_bytes()
-        assert (out / f"{stem}.pdf").read_bytes()[:5] == b"%PDF-" and len(
-            (out / f"{stem}.csv").read_text().splitlines()
-        ) > 3
+        stem = out / f"figures/synthetic-{name}"
+        assert stem.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+        assert stem.with_suffix(".pdf").read_bytes()[:5] == b"%PDF-"
+        assert "SYNTHETIC" in stem.with_suffix(".svg").read_text()
+        assert len(stem.with_suffix(".csv").read_text().splitlines()) > 3
     rows = json.loads((out / "synthetic-effects.json").read_text())
     assert len(rows) == 30 and {"mean", "gain_low", "verdict", "n", "could_show"} <= set(rows[0])
     page = (out / "index.html").read_text().replace(plotly_source(), "")
@@ -64,7 +62,7 @@ def every_table_and_figure_is_written_in_every_format(out: Path) -> None:
 
 def values_per_class_are_means_of_pretrainings_in_per_cent(planted_store: Store, out: Path) -> None:
     """Some runs have crashed, so a mean over runs would differ."""
-    shown = pd.read_csv(out / "figure-synthetic-classes2.csv").set_index("method")
+    shown = pd.read_csv(out / "figures/synthetic-classes2.csv").set_index("method")
     rows = [
         {"method": r.method, "seed": r.cell.pretrain_seed, **{c: r.metrics[f"iou_voxel/{i}_selected"] for i, c in enumerate(CLASSES)}}
         for r in planted_store.records()
@@ -78,8 +76,8 @@ def values_per_class_are_means_of_pretrainings_in_per_cent(planted_store: Store,
 
 
 def the_data_of_scores_and_curves_lie_beside_them(planted_store: Store, out: Path) -> None:
-    scores = pd.concat([pd.read_csv(p) for p in out.glob("scores-*.csv")]).set_index("key")
-    curves = pd.concat([pd.read_csv(p) for p in out.glob("curves-*.csv")])
+    scores = pd.concat([pd.read_csv(p) for p in out.glob("groups/*/scores.csv")]).set_index("key")
+    curves = pd.concat([pd.read_csv(p) for p in out.glob("groups/*/curves.csv")])
     records = [r for r in planted_store.records() if r.kind == "finetune"]
     assert len(scores) == len(records) and set(scores["checkpoint"]) == {"selected"}
     for record in records:
@@ -94,13 +92,13 @@ def test_figures_over_tasks_and_sources_are_of_a_store_with_both(tmp_path: Path)
     plant(several, pretrain_seeds=6, finetune_seeds=1, fail=0, tasks=("s3dis-sem", "scannet-sem"), ratios=(20.0, 100.0))
     built = build_report(several, tmp_path / "out")
     assert {"figure-synthetic-datasets", "figure-synthetic-ranks1", "synthetic-tasks1"} <= set(built.files)
-    gains = pd.read_csv(tmp_path / "out/figure-synthetic-datasets.csv")
+    gains = pd.read_csv(tmp_path / "out/figures/synthetic-datasets.csv")
     assert set(gains["pre-trained on"]) == {SAME, OTHER}
     assert set(gains.loc[gains["method"] == "supervised", "pre-trained on"]) == {OTHER}
-    ranks = pd.read_csv(tmp_path / "out/figure-synthetic-ranks1.csv").set_index("method")
+    ranks = pd.read_csv(tmp_path / "out/figures/synthetic-ranks1.csv").set_index("method")
     assert float(ranks.loc["csc", "mean rank"]) < float(ranks.loc["depthcontrast", "mean rank"])
     assert ranks.loc["supervised", "mean rank"] == "-", "it is not applicable to one task"
-    table = pd.read_csv(tmp_path / "out/synthetic-table1.csv").set_index("method")
+    table = pd.read_csv(tmp_path / "out/tables/synthetic-table1.csv").set_index("method")
     assert '<span class="soft">not applicable</span>' in (tmp_path / "out/index.html").read_text()
     assert (table == "not applicable").sum().sum() == 1 and not (table == "not run").any().any()
     assert table.loc["supervised", "scannet-sem (scannet, b, p, selected)"] == "not applicable"
@@ -116,9 +114,9 @@ def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
             add(two, "scratch", 0.4 + 0.01 * seed, seed, source="none", budget=budget)
             add(two, "ours", 0.5 + 0.02 * seed, seed, budget=budget)
     build_report(two, tmp_path / "out", page=False)
-    assert {p.name for p in (tmp_path / "out").glob("figure-gains*.csv")} == {"figure-gains1.csv", "figure-gains2.csv"}
-    assert set(pd.read_csv(tmp_path / "out/figure-gains2.csv")["budget"]) == {"large"}
-    assert set(pd.read_csv(tmp_path / "out/figure-cost2.csv")["budget"]) == {"large"}
+    assert {p.name for p in (tmp_path / "out/figures").glob("gains*.csv")} == {"gains1.csv", "gains2.csv"}
+    assert set(pd.read_csv(tmp_path / "out/figures/gains2.csv")["budget"]) == {"large"}
+    assert set(pd.read_csv(tmp_path / "out/figures/cost2.csv")["budget"]) == {"large"}
 
 
 @pytest.mark.usefixtures("undrawn")

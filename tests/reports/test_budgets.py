@@ -97,7 +97,12 @@ def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> No
     exactly = (
         "budget: pre-training equal, exactly 20,000 optimiser steps, fine-tuning equal, exactly 20,000 optimiser steps"
     )
-    names = ["table1", "ratios1", "cost", *(p.stem for p in out.glob("table-*.md"))]
+    names = [
+        "tables/table1",
+        "tables/ratios1",
+        "tables/cost",
+        *(f"groups/{p.name}/table" for p in out.glob("groups/*")),
+    ]
     assert len(names) == 5
     for name in names:
         for suffix in (".md", ".tex"):
@@ -105,8 +110,8 @@ def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> No
     assert built.text.count(exactly) == 2, "a terminal shows it above each table"
     page = (out / "index.html").read_text().replace(plotly_source(), "")
     assert page.count(f". {exactly}.</p>") == 2
-    cost = pd.read_csv(out / "cost.csv").set_index("method")
-    used = [pd.read_csv(path).set_index("method") for path in out.glob("used-*.csv")]
+    cost = pd.read_csv(out / "tables/cost.csv").set_index("method")
+    used = [pd.read_csv(path).set_index("method") for path in out.glob("groups/*/used.csv")]
     assert len(used) == 2 and page.count("sortable used") == 2
     for table in (cost, *used):
         row = table.loc["ours"]
@@ -114,6 +119,8 @@ def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> No
         assert row["FLOPs"] == "3e+15 + 3e+15" and row["labels"] == "7 + 7"
         assert row["GPU-hours"] == "2.000 + 2.000" and row["CPU-hours"] == "1.000 + 1.000"
         assert table.loc["scratch", "samples"] == "0 + 160,000"
-    assert {"ours", "scratch"} == {r["method"] for p in out.glob("used-*.json") for r in json.loads(p.read_text())}
+    assert {"ours", "scratch"} == {
+        r["method"] for p in out.glob("groups/*/used.json") for r in json.loads(p.read_text())
+    }
     text = build_comparison(Side("a", stores[0]), Side("b", stores[1]), tmp_path / "compare").text
     assert " ".join(text.split()).count(exactly) == 2, "for A and for B"

@@ -30,7 +30,7 @@ def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
     sections = [s for s in report.text.split("s3dis-sem on ")[1:]]
     assert len(sections) == 2 and sum("50.0" in s for s in sections) == 1 and sum("90.0" in s for s in sections) == 1
     assert report.text.count("**SYNTHETIC DATA**: ") == 2, "one answer, one table"
-    pictures = sorted(p.name for p in (tmp_path / "out").glob("scores-*.png"))
+    pictures = sorted(p.parent.name for p in (tmp_path / "out").glob("groups/*/scores.png"))
     assert len(pictures) == 2 and sum("synthetic" in p for p in pictures) == 1
     page = (tmp_path / "out/index.html").read_text()
     assert "<title>SYNTHETIC DATA" in page
@@ -103,7 +103,26 @@ def test_names_of_a_foreign_store_are_no_formulas_no_markup_and_no_paths(tmp_pat
         rewrite(store, record, method="../../out/x")
     assert not list(store.records()) and "method: String should match pattern" in store.unreadable()[0]
     export(store, None, "tensorboard", tmp_path / "export")
-    assert not list((tmp_path / "out").glob("x*"))
+    assert not list((tmp_path / "out").rglob("x*"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_terminal_shows_one_table_for_each_task_where_there_are_many_groups(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, percent in enumerate((1.0, 2.0, 5.0, 10.0, 20.0, 100.0), 1):
+        add(store, "scratch", 0.4, source="none", percent=percent)
+        add(store, "ours", 0.5, percent=percent)
+        assert build_report(store, tmp_path / "out", page=False).text.count("| scratch ") == number
+    add(store, "scratch", 0.4, source="none", budget="other")
+    built = build_report(store, tmp_path / "out", page=False)
+    assert built.text.count("| scratch ") == 2 and built.text.count("Label ratios: s3dis-sem") == 1
+    assert (tmp_path / "out/table.md").read_text().count("| scratch ") >= 7
+    report_command._print(built.text, built.files, tmp_path / "out", False)
+    said = capsys.readouterr().out
+    below = [path for path in built.files.values() if path.parent != tmp_path / "out"]
+    assert f"{len(below)} more tables and figures in {tmp_path / 'out'}: figures, groups, tables (--json" in said
+    assert not [path for path in below if str(path) in said] and str(tmp_path / "out/table.md") in said
 
 
 def test_a_watch_writes_again_when_a_run_ended_and_only_then(

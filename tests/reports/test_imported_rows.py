@@ -69,10 +69,10 @@ def test_a_report_says_what_one_file_cannot_show(store: Store, tmp_path: Path, u
     text = " ".join(built.text.split())
     assert f"NOT EQUAL in pre-training: {MARKED['mine']}, {MARKED['one']}" in text
     assert f"one file, so no variance over pre-trainings: {MARKED['one']}" in text
-    table = pd.read_csv(next((tmp_path / "out").glob("table-*.csv"))).set_index("method")
+    table = pd.read_csv(next((tmp_path / "out").glob("groups/*/table.csv"))).set_index("method")
     assert table.loc[MARKED["one"], "verdict"] == "cannot be tested with this n" and table.loc[MARKED["one"], "n"] == 1
     assert table.loc[MARKED["mine"], "verdict"] == "better"
-    assert (tmp_path / "out/table1.md").read_text().count("imported") >= 4, "the group, the marks"
+    assert (tmp_path / "out/tables/table1.md").read_text().count("imported") >= 4, "the group, the marks"
     page = (tmp_path / "out/index.html").read_text()
     assert "unknown pre-training, 20,000 fine-tuning" in page and "d.pth" in page
     assert "unknown (--pretrained-on FILE states the scenes)" in page

@@ -57,29 +57,29 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_table_compares_every_row_with_the_same_scratch(written: Path) -> None:
     found = pd.read_csv(written / "effects.csv")
-    assert not list(written.glob("*synthetic*")), "the task's data are real, so nothing is a table of synthetic data"
+    assert not list(written.rglob("*synthetic*")), "the task's data are real, so nothing is a table of synthetic data"
     for ratio in ("20%", "100%"):
         mine = found[found["label_ratio"] == ratio].set_index("row")
         assert list(mine.index) == ROWS and set(mine["n"]) == {2} and mine["failed"].sum() == 0
         gains = mine["gain"].dropna()
         assert gains.round(6).to_dict() == {FRAMES: 11.0, STAND_IN: -8.0}, "means over seeds, minus those of scratch"
-    for path in written.glob("table-*.csv"):
-        assert list(pd.read_csv(path)["method"]) == ROWS
-    assert len(list(written.glob("table-*.csv"))) == 2, "one for each label ratio"
+    tables = list(written.glob("groups/*/table.csv"))
+    assert all(list(pd.read_csv(path)["method"]) == ROWS for path in tables)
+    assert len(tables) == 2, "one for each label ratio"
     text = (written / "table.md").read_text()
     assert "SYNTHETIC in the name of a row: pre-trained on procedural scenes" in text and "SYNTHETIC DATA" not in text
 
 
 def test_no_export_mixes_rows_of_one_method(written: Path) -> None:
     assert len(pd.read_csv(written / "runs.csv")) == 24
-    for name in ("runs", "effects", "figure-ratios1", "figure-gains", "figure-cost"):
+    for name in ("runs", "effects", "figures/ratios1", "figures/gains", "figures/cost"):
         rows = set(pd.read_csv(written / f"{name}.csv")["row"])
         assert rows | {"scratch"} == set(ROWS), name
-    for name in ("table1", "ratios1", "cost", "datasets", "figure-variance"):
+    for name in ("tables/table1", "tables/ratios1", "tables/cost", "tables/datasets", "figures/variance"):
         rows = set(pd.read_csv(written / f"{name}.csv")["method"])
         assert rows | {"scratch"} == set(ROWS), name
     assert {r["row"] for r in json.loads((written / "effects.json").read_text())} == set(ROWS)
-    spread = pd.read_csv(written / "figure-variance.csv")
+    spread = pd.read_csv(written / "figures/variance.csv")
     assert list(spread["method"]) == [row for row in ROWS for _ in range(2)], "rows stand together, in table order"
 
 
@@ -88,8 +88,8 @@ def test_figures_and_the_page_name_every_row(written: Path) -> None:
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     named = [{trace["name"] for trace in figure["data"] if trace.get("meta") != "key"} for figure in data["figures"]]
     assert named and all(names | {"scratch"} == set(ROWS) for names in named)
-    for name in ("figure-gains", "figure-cost", "figure-ratios1"):
-        svg = (written / f"{name}.svg").read_text()
+    for name in ("gains", "cost", "ratios1"):
+        svg = (written / f"figures/{name}.svg").read_text()
         assert "rgbd-folder" in svg and "SYNTHETIC" in svg, name
 
 

@@ -129,7 +129,7 @@ def test_a_store_with_probes_is_reported(tmp_path: Path) -> None:
     assert runs.groupby("method")["pretraining"].nunique().eq(1).all()
     built = build_report(Store(tmp_path / "runs"), tmp_path / "out", page=True, scene_pictures=False)
     assert "probes" in built.files and "protocol linear" in (tmp_path / "out" / "table.md").read_text()
-    assert "figure-prediction1" in "".join(map(str, built.files.values()))
+    assert "figures/prediction1" in "".join(map(str, built.files.values()))
     assert "Probes of frozen backbones" in built.files["page"].read_text()
 
 

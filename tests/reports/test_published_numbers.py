@@ -189,20 +189,20 @@ def as_paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_numbers_of_one_protocol_stand_beside_best_in_every_format(as_paper: Path) -> None:
     for suffix in (".md", ".tex", ".csv", ".json"):
-        text = (as_paper / "table1").with_suffix(suffix).read_text()
+        text = (as_paper / "tables/table1").with_suffix(suffix).read_text()
         assert BEST_AS_PAPER in text and "[paper 66.5]" in text.replace("{[}", "[").replace("{]}", "]")
-    assert published.PROTOCOL in (as_paper / "table1.md").read_text()
-    assert not (as_paper / "published.md").exists(), "every number stands beside a row"
+    assert published.PROTOCOL in (as_paper / "tables/table1.md").read_text()
+    assert not list(as_paper.rglob("published.*")), "every number stands beside a row"
 
 
 @pytest.mark.slow
 def test_figures_show_the_paper_beside_best_and_nothing_else(as_paper: Path) -> None:
-    classes = pd.read_csv(as_paper / "figure-classes2-best.csv").set_index("method")
+    classes = pd.read_csv(as_paper / "figures/classes2-best.csv").set_index("method")
     assert classes.loc["ours [paper]", ["ceiling", "chair"]].tolist() == [90.8, 88.48] and "ours" in classes.index
-    assert "[paper]" not in (as_paper / "figure-classes2.csv").read_text()
-    assert set(pd.read_csv(as_paper / "figure-ratios2-best.csv")["checkpoint"]) == {"best"}
-    assert "paper" in (as_paper / "figure-ratios2-best.svg").read_text()
-    assert "paper" not in (as_paper / "figure-ratios2.svg").read_text()
+    assert "[paper]" not in (as_paper / "figures/classes2.csv").read_text()
+    assert set(pd.read_csv(as_paper / "figures/ratios2-best.csv")["checkpoint"]) == {"best"}
+    assert "paper" in (as_paper / "figures/ratios2-best.svg").read_text()
+    assert "paper" not in (as_paper / "figures/ratios2.svg").read_text()
     page = (as_paper / "index.html").read_text().replace(plotly_source(), "")
     assert "ours (paper)" in page and "[paper 66.5]" in page and "best checkpoint; [paper]" in page
 
@@ -211,20 +211,20 @@ def test_figures_show_the_paper_beside_best_and_nothing_else(as_paper: Path) -> 
 def test_a_report_lists_numbers_of_another_protocol(tmp_path: Path) -> None:
     build_report(planted(tmp_path), tmp_path / "out")
     out = tmp_path / "out"
-    for path in out.glob("*.csv"):
+    for path in out.rglob("*.csv"):
         if path.name != "published.csv":
             assert "paper" not in path.read_text(), path.name
     page = (out / "index.html").read_text().replace(plotly_source(), "")
     assert "without a comparable row" in page and "trained on all 204 rooms" in page and "(paper)" not in page
-    assert "69.0" in (out / "published.tex").read_text() and "69.0" in (out / "table.md").read_text()
+    assert "69.0" in (out / "tables/published.tex").read_text() and "69.0" in (out / "table.md").read_text()
 
 
 @pytest.mark.slow
 def test_numbers_are_listed_for_synthetic_tasks_on_request_alone(tmp_path: Path) -> None:
     store = planted(tmp_path, synthetic=True)
     build_report(store, tmp_path / "out", page=False)
-    assert not list((tmp_path / "out").glob("*published*"))
+    assert not list((tmp_path / "out").rglob("*published*"))
     build_report(store, tmp_path / "out", page=False, published=True)
-    listed = (tmp_path / "out/synthetic-published.md").read_text()
+    listed = (tmp_path / "out/tables/synthetic-published.md").read_text()
     assert "SYNTHETIC DATA: " in listed and "real data" in listed and "csc 69.0" in listed
     assert "[paper" not in (tmp_path / "out/table.md").read_text()

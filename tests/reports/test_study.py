@@ -56,7 +56,7 @@ def test_a_study_keeps_to_the_audit(suite: str, least: int, bench: Bench) -> Non
 @pytest.mark.parametrize("name", ["tiny", "smoke"])
 def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_path: Path) -> None:
     bench("report", "--suite", name, "--runs", str(bundle(name)), "--no-page", "--out", str(tmp_path / "report"))
-    table = (tmp_path / "report/synthetic-ratios1.md").read_text()
+    table = (tmp_path / "report/tables/synthetic-ratios1.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("|")]
     text = (STUDY / "tiny.md").read_text()
     assert len(rows) > 3 and all(row in text for row in rows), table
@@ -110,8 +110,8 @@ def test_the_page_of_probes_says_what_its_records_say(bench: Bench, tmp_path: Pa
     """The table is that of the report; differences, rank correlation, seeds and costs are those of the records."""
     out, text = tmp_path / "report", (STUDY / "probes.md").read_text()
     bench("report", "--runs", str(bundle("probe-tiny")), "--no-page", "--out", str(out))
-    printed = json.loads((out / "synthetic-probes.json").read_text())
-    (tuned,) = [p for p in out.glob("table-*.json") if "linear" not in p.name]
+    printed = json.loads((out / "tables/synthetic-probes.json").read_text())
+    (tuned,) = [p for p in out.glob("groups/*/table.json") if "linear" not in p.parent.name]
     assert len(printed) == 11
     for rows, shown in (
         (printed, ("method", "5%", "20%", "100%")),

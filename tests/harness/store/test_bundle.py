@@ -82,7 +82,7 @@ def test_every_reading_command_takes_a_bundle(bench: Bench, tmp_path: Path) -> N
         "under_way": [], "outcomes": {"ok": 19}, "commands": [],
     }  # fmt: skip
     bench("report", *runs, "--no-page", "--out", str(tmp_path / "report"))
-    assert "10.5" in (tmp_path / "report/synthetic-ratios1.md").read_text()
+    assert "10.5" in (tmp_path / "report/tables/synthetic-ratios1.md").read_text()
     by_path, by_runs = (json.loads(bench("audit", *how, "--json").stdout) for how in ((str(SMOKE),), runs))
     assert by_path == by_runs and not [f for f in by_path if f["verdict"] == "failed"]
 

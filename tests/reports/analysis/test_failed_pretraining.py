@@ -41,7 +41,7 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     table = (tmp_path / "out/table.md").read_text()
     assert re.search(r"\| ours +\| scannet .* 2 +\| 1 pre-training +\|", table), table
     assert re.search(r"\| csc +\| scannet +\| - .* 0 +\| 3 pre-trainings +\|", table), table
-    one = (tmp_path / "out/table1.md").read_text()
+    one = (tmp_path / "out/tables/table1.md").read_text()
     assert "n=2, 1 pre-training failed" in one and "| 3 pre-trainings failed" in one
     assert built.text.count("Pre-training failed") == 4
     group = load_runs(store)

@@ -38,7 +38,7 @@ def test_controls_of_direction_are_shown_as_such(store: Store, tmp_path: Path) -
     evil = "ours\u202e.sruo\u2066 x\u200f"
     add(store, "ours", 0.0, outcome="crashed", message=evil, notes={evil: evil})
     build_report(store, tmp_path / "out")
-    for path in (tmp_path / "out").glob("*"):
+    for path in (tmp_path / "out").rglob("*"):
         if path.suffix in (".html", ".md", ".csv", ".tex"):
             text = path.read_text()
             own = text.replace(plotly_source(), "")
