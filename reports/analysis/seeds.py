@@ -64,7 +64,8 @@ def _rows_of_group(
         pooled = np.sqrt(np.mean(np.square(shares), axis=0))  # of method and scratch; NaN if one has no split
         finetunings = float(min(mine.groupby(UNIT)["finetune_seed"].nunique().min() for mine in both))
         deviation = pooled_deviation(units, values[base[0]])
-        apart = float(np.sqrt(deviation**2 + pooled[1] ** 2 / finetunings))
+        nested = np.isnan(pooled[1]) and np.isfinite(pooled[2])  # the units have fine-tuning seeds of their own
+        apart = deviation if nested else float(np.sqrt(deviation**2 + pooled[1] ** 2 / finetunings))
         n = min(len(units), len(values[base[0]]))
         seeds = _seeds(deviation, effect)
         hours, hours_of = _hours_of_a_seed(both)

@@ -269,6 +269,20 @@ def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
     )
 
 
+def nested_components(scores: NDArray[np.float64]) -> VarianceShares | None:
+    """Components from a full table (pre-training seeds, fine-tunings of each) whose pre-trainings share no fine-tuning seed.
+
+    The effect of a fine-tuning seed is then part of the residual, and NaN itself. Method of moments; None as
+    `variance_components`.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+        return None
+    within = float(table.var(1, ddof=1).mean())
+    between = float(table.mean(1).var(ddof=1)) - within / table.shape[1]
+    return VarianceShares(max(0.0, between), float("nan"), within)
+
+
 class Ranking(NamedTuple):
     """Friedman's test over independent blocks, mean ranks (1 is best), and Nemenyi's critical difference if it rejects."""
 

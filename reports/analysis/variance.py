@@ -1,4 +1,7 @@
-"""Split the spread into shares of pre-training seeds, fine-tuning seeds and the residual."""
+"""Split the spread into shares of pre-training seeds, fine-tuning seeds and the residual.
+
+If each pre-training has fine-tuning seeds of its own, their share is part of the residual.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pretrain_bench.reports.analysis.method_cards import place_of
 from pretrain_bench.reports.analysis.rows import by_row
 from pretrain_bench.reports.analysis.scores import headline_checkpoint
 from pretrain_bench.reports.analysis.sorting import ratio_key
-from pretrain_bench.reports.analysis.statistics import variance_components
+from pretrain_bench.reports.analysis.statistics import nested_components, variance_components
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +26,8 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
     """Standard deviations in points of the metric, for each row (column `method`) of each group with at least two seeds of
     both kinds.
 
-    `missing` counts the runs that the crossed table of seeds lacks, including those of failed pre-trainings; if there are any,
-    the standard deviations are NaN.
+    `missing` counts the runs that the table of seeds lacks, including those of failed pre-trainings; if there are any, the
+    standard deviations are NaN. If no two pre-trainings share a fine-tuning seed, that of the fine-tuning seed is NaN.
     """
     import pandas as pd
 
@@ -35,11 +38,13 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
         failed = failed_by_row(group, failed_pretrainings)
         for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
             places[name] = place_of(str(mine["method"].iloc[0]))
-            table = _seed_table(mine, column)
+            nested = not mine["finetune_seed"].duplicated().any()
+            table = _seed_table(mine, column, nested)
             if min(table.shape) < 2:
                 continue
             never_run = len(failed.get(name, ()))
-            shares = variance_components(table) if not never_run else None
+            components = nested_components if nested else variance_components
+            shares = components(table) if not never_run else None
             rows.append(
                 {
                     **dict(zip(GROUP, names, strict=True)),
@@ -55,8 +60,12 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
     return pd.DataFrame(rows)
 
 
-def _seed_table(runs: pd.DataFrame, column: str) -> np.ndarray:
-    """(pre-training seeds, fine-tuning seeds) scores in per cent. Failed runs keep their cell, as NaN."""
+def _seed_table(runs: pd.DataFrame, column: str, nested: bool) -> np.ndarray:
+    """(pre-training seeds, fine-tuning seeds) scores in per cent. Failed runs keep their cell, as NaN. `nested`: fine-tunings are
+    numbered within their pre-training."""
+    if nested:
+        numbers = runs.sort_values("finetune_seed").groupby("pretrain_seed").cumcount()
+        runs = runs.assign(finetune_seed=numbers)
     scored = runs.assign(score=(100 * runs[column]).where(runs["outcome"] == "ok"))
     table = scored.pivot_table(index="pretrain_seed", columns="finetune_seed", values="score", dropna=False)
     return table.to_numpy()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESIDUAL = "residual: interaction of the two seeds (one run per cell)"
+WITH_SEED = "residual and fine-tuning seed: each pre-training has its own"
 COLOURS = {"pre-training seed": "#0072B2", "fine-tuning seed": "#E69F00", "residual": "#BBBBBB"}
 
 
@@ -23,7 +24,7 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
     figure, axes = new_axes(5.2, 0.32 * len(variances) + 1.5)
     places = np.arange(len(variances))
     for i, (kind, colour) in enumerate(COLOURS.items()):
-        label = kind if kind != "residual" else RESIDUAL
+        label = kind if kind != "residual" else WITH_SEED if _is_nested(variances) else RESIDUAL
         axes.barh(places + (i - 1) * 0.27, variances[kind], height=0.25, color=colour, label=label)
     for place, missing in enumerate(variances["missing"]):
         if missing:
@@ -38,6 +39,11 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
     add_title(axes, title)
     figure.legend(frameon=False, fontsize=7, loc="outside lower center")
     return figure
+
+
+def _is_nested(variances: pd.DataFrame) -> bool:
+    """Whether the share of fine-tuning seeds is part of the residual in every row."""
+    return bool(variances["residual"].notna().any() and variances["fine-tuning seed"].isna().all())
 
 
 def _row_labels(variances: pd.DataFrame) -> list[str]:

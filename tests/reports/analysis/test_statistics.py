@@ -119,6 +119,16 @@ def test_variance_components_are_found_again() -> None:
 
 def test_a_ranking_needs_a_test_that_supports_it() -> None:
     clear = np.arange(4.0) + RNG.normal(0, 0.1, (8, 4))
+def test_nested_components_are_found_again() -> None:
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(400):
+        found.append(s.nested_components(rng.normal(0, 2, (5, 1)) + rng.normal(0, 1, (5, 3))))
+    assert np.allclose([np.mean([f.pretrain for f in found]), np.mean([f.residual for f in found])], [4, 1], rtol=0.12)
+    assert all(np.isnan(f.finetune) for f in found)
+    assert s.nested_components(np.ones((1, 5))) is None and s.nested_components(np.full((3, 2), np.nan)) is None
+
+
     found = s.ranking(clear)
     assert found is not None and np.allclose(found.mean_ranks, [4, 3, 2, 1])
     # Demsar 2006, table 5: q = 2.569 for four methods.
