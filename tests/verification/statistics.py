@@ -19,6 +19,7 @@ DESIGNS = (
     "paired: common fine-tuning seeds",
     "unpaired: own fine-tuning seeds",
     "common seeds, effects of each method's own",
+    "own seeds of each pre-training, effects of each method's own",
 )
 KINDS = {
     "gaussian": (lambda rng, shape: rng.normal(size=shape), 0.0),
@@ -99,10 +100,12 @@ def family() -> dict[str, float]:
 def common_seeds() -> dict[str, dict[str, float]]:
     """Intervals of the difference between two equal methods, whose pre-trainings have two fine-tuning seeds each: coverage and mean
     width. With fine-tuning seeds shared by both methods (paired: the effect of a seed cancels), with separate seeds for each unit
-    (unpaired), and with shared seeds whose effect differs between methods, so that the interval holds only for these seeds."""
+    (unpaired); with shared seeds whose effect differs between methods, so that the interval holds only for these seeds; and with
+    such effects where each pre-training has seeds of its own, shared by both methods (`own_finetune_seeds`)."""
     found = {}
     for seeds in (3, 5, 10):
         rng = np.random.default_rng((SEED, 4, seeds))
+        nested = np.random.default_rng((SEED, 6, seeds))
         held, width = dict.fromkeys(DESIGNS, 0), dict.fromkeys(DESIGNS, 0.0)
         for _ in range(PAIRED_TRIALS):
             units = [rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 0.5, (seeds, 2)) for _ in range(2)]
@@ -111,6 +114,7 @@ def common_seeds() -> dict[str, dict[str, float]]:
                 [common, common],
                 [rng.normal(0, 1, (seeds, 2)) for _ in range(2)],
                 [common, rng.normal(0, 1, (1, 2))],
+                list(nested.normal(0, 1, (seeds, 2)) + nested.normal(0, 1, (2, seeds, 2))),
             )
             for design, (one, two) in zip(DESIGNS, effects, strict=True):
                 gap = s.difference((units[0] + one).mean(1), (units[1] + two).mean(1))
