@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
-from pretrain_bench.reports.analysis.columns import UNIT
+from pretrain_bench.reports.analysis.columns import ROW, UNIT
 from pretrain_bench.reports.analysis.convergence import WITHIN_POINTS
 from pretrain_bench.reports.analysis.curves import Curve
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
@@ -66,8 +66,8 @@ class Claim(Spec):
 
 class Tested(NamedTuple):
     """The result of a test: the estimate; p for the claim and for its opposite, without correction, NaN if the verdict does not
-    rest on p values; p for being equivalent where that decides against the claim; and the verdict unless a corrected p
-    decides. Of a two-sided test p counts for the side of the estimate."""
+    rest on p values; `p_equivalent`, of the equivalence test that can decide against the claim; and the verdict that holds unless
+    a corrected p decides. Of a two-sided test p counts for the side of the estimate."""
 
     value: Estimate
     p: float = float("nan")
@@ -137,11 +137,10 @@ def _corrected(p: pd.Series) -> NDArray[np.float64]:
 
 
 def _tested(claim: Claim, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Tested | None:
-    mine = runs[runs["task"] == claim.task]
+    groups = _groups(claim, runs)
     if claim.test in OVER_RATIOS:
-        ratios = [_units(mine[mine["label_ratio"] == ratio]) for ratio in RATIOS]
-        return _over_ratios(claim, ratios)
-    mine = mine[mine["label_ratio"] == "100%"]
+        return _over_ratios(claim, [_units(group) for group in groups])
+    (mine,) = groups
     units = _units(mine)
     own = [
         curves[run["key"]]
@@ -161,6 +160,18 @@ def _tested(claim: Claim, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Te
     return None if early is None else reached(_values(early), base)
 
 
+def _groups(claim: Claim, runs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The runs that a statement is about, by label ratio. Failed runs of other conditions than those of the good ones are left
+    out, such as those of earlier code."""
+    mine = runs[runs["task"] == claim.task]
+    found = []
+    for ratio in RATIOS if claim.test in OVER_RATIOS else ("100%",):
+        group = mine[mine["label_ratio"] == ratio]
+        good = group.loc[group["outcome"] == "ok", "conditions"]
+        found.append(group[group["conditions"].isin(good)])
+    return found
+
+
 def _units(runs: pd.DataFrame) -> dict[str, dict[int, float]]:
     """Empty if the runs have several conditions; without methods that have several rows, and seeds of which a run failed."""
     if runs["conditions"].nunique() != 1:
@@ -168,24 +179,27 @@ def _units(runs: pd.DataFrame) -> dict[str, dict[int, float]]:
     rows, lost = by_seed(runs), _seeds_of_failed_runs(runs)
     counts = Counter(method for method, *_ in rows)
     return {
-        method: {seed: score for seed, score in seeds.items() if (method, seed) not in lost}
-        for (method, *_), seeds in rows.items()
-        if counts[method] == 1
+        row[0]: {seed: score for seed, score in seeds.items() if (row, seed) not in lost}
+        for row, seeds in rows.items()
+        if counts[row[0]] == 1
     }
 
 
-def _seeds_of_failed_runs(runs: pd.DataFrame) -> set[tuple[str, int]]:
-    """Method and pre-training seed of every run that failed."""
-    failed = runs.loc[runs["outcome"] != "ok", ["method", UNIT]]
-    return set(failed.itertuples(index=False, name=None))
+def _seeds_of_failed_runs(runs: pd.DataFrame) -> set[tuple[tuple[str, ...], int]]:
+    """Row (ROW, of which the first is the method) and pre-training seed of every run that failed, for rows with good runs."""
+    good = set(map(tuple, runs.loc[runs["outcome"] == "ok", ROW].astype(str).to_numpy()))
+    failed = runs.loc[runs["outcome"] != "ok", [*ROW, UNIT]]
+    lost = {(tuple(map(str, row)), int(seed)) for *row, seed in failed.itertuples(index=False, name=None)}
+    return {(row, seed) for row, seed in lost if row in good}
 
 
 def _failed(claim: Claim, runs: pd.DataFrame, failed_pretrainings: Collection[FailedPretraining]) -> int:
     """The number of pre-training seeds of the methods that a statement compares that failed, or of which a run failed."""
-    mine = runs[runs["task"] == claim.task]
-    mine = mine[mine["label_ratio"].isin(RATIOS if claim.test in OVER_RATIOS else ("100%",))]
-    lost = _seeds_of_failed_runs(mine)
-    for _, group in mine.groupby("label_ratio"):
+    lost: set[tuple[str, int]] = set()
+    for group in _groups(claim, runs):
+        if not len(group):
+            continue
+        lost |= {(row[0], seed) for row, seed in _seeds_of_failed_runs(group)}
         lost |= {
             (one.method, one.seed) for several in failed_by_row(group, failed_pretrainings).values() for one in several
         }

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLAIMS_TITLE = (
-    "The paper's statements on these runs: difference from scratch in points with its 95 % interval, p for the verdict (else for "
-    "the statement) with Holm's correction for its family (without, if two means are equivalent), n pre-training seeds"
+    "The paper's statements on these runs: difference from scratch in points with its 95 % interval, p of the test behind the "
+    "verdict (if it cannot tell: of the statement) with Holm's correction for its family (not for an equivalence), n "
+    "pre-training seeds, failed: seeds left out because a run failed"
 )
 STATEMENTS = {
     "better": "{method} better than scratch{published}",

@@ -165,7 +165,12 @@ CODE: dict[str, tuple[str, ...]] = {
     "learning": (*PRETRAINING, *WORLDS, "benchmarks.metrics.semantic"),
     "minkowski": (*ENGINE, "methods.depthcontrast.scans"),
     "minkowski-image": (*ENGINE, "methods.depthcontrast.scans"),
-    "statistics": ("reports.analysis.power", "reports.analysis.sequential", "reports.analysis.statistics"),
+    "statistics": (
+        "reports.analysis.claims",
+        "reports.analysis.power",
+        "reports.analysis.sequential",
+        "reports.analysis.statistics",
+    ),
     "values": (
         *(f"benchmarks.datasets.{name}" for name in READERS),
         "benchmarks.specs.loading",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from pretrain_bench.reports.analysis import claims
 from pretrain_bench.reports.analysis import statistics as s
 from pretrain_bench.reports.analysis.power import welch_power
 from pretrain_bench.reports.analysis.sequential import RULES, SEEDS_A_LOOK, levels
@@ -15,6 +16,7 @@ from tests.verification.report import write_report
 SEED, TRIALS, BOOTSTRAP_TRIALS, NULLS, MORE_NULLS = 20261123, 20_000, 2_000, 2_000, 20_000
 SIZES = (3, 5, 10, 20)
 PAIRED_TRIALS = 2_000
+CLAIM_TRIALS = 900
 DESIGNS = (
     "paired: common fine-tuning seeds",
     "unpaired: own fine-tuning seeds",
@@ -150,6 +152,31 @@ def sequential() -> dict[str, float]:
     return found
 
 
+def claims_of_the_study() -> dict[str, float]:
+    """How often families D and F of `reports.analysis.claims` reach a verdict with five seeds, in per cent. D: `ours` against two
+    equal rivals over three label ratios, with the same noise or twice as much. F: six methods that are equal, though the noise of a
+    run lasts from early to late (correlation 0.7), or whose means spread twice as much as their seeds."""
+    found: dict[str, float] = {}
+    for noise in (1, 2):
+        for statistic in ("spread", "lowest gain"):
+            rng = np.random.default_rng((SEED, 7, noise))
+            shares = np.empty(CLAIM_TRIALS)
+            for trial in range(CLAIM_TRIALS):
+                scratch, *methods = (rng.normal(0, scale, (5, 3)) for scale in (1, noise, 1, 1))
+                shares[trial] = claims.leads(methods, scratch, statistic == "spread")
+            of = f"D, {statistic}, noise of ours x {noise}"
+            found[f"{of}: does not hold"] = round(100 * float((shares < s.ALPHA / 2).mean()), 1)
+            found[f"{of}: holds"] = round(100 * float((shares >= 1 - s.ALPHA / 2).mean()), 1)
+    for spread in (0, 2):
+        rng = np.random.default_rng((SEED, 8, spread))
+        holds = 0
+        for _ in range(CLAIM_TRIALS // 3):
+            lasting = rng.normal(0, 0.7**0.5, (6, 5, 1)) + rng.normal(0, 0.3**0.5, (6, 5, 2))
+            holds += claims.rank_correlation(rng.normal(0, spread, (6, 1, 1)) + lasting)[1] > 0
+        found[f"F, spread of methods x {spread}: holds"] = round(100 * holds / (CLAIM_TRIALS // 3), 1)
+    return found
+
+
 def misses(results: dict[str, Any]) -> list[str]:
     """Missed bounds, as messages."""
     found = []
@@ -168,6 +195,9 @@ def misses(results: dict[str, Any]) -> list[str]:
     for name, rate in results["sequential_per_cent"].items():
         if name.startswith("error") and "each time" not in name and rate > 5.5:
             found.append(f"sequential {name}: {rate} %")
+    for name, rate in results["claims_per_cent"].items():
+        if ("x 1: " in name or "x 0: " in name) and rate > 6:
+            found.append(f"claims, {name}: {rate} % of studies without a difference")
     if results["family_wise_error_per_cent"]["with Holm"] > 6:
         found.append("family-wise error above 6 %")
     return found
@@ -182,11 +212,12 @@ def main() -> None:
         "family_wise_error_per_cent": family(),
         "common_fine_tuning_seeds": common_seeds(),
         "sequential_per_cent": sequential(),
+        "claims_per_cent": claims_of_the_study(),
     }
     short = misses(results)
     what = (
         "coverage of 95 % intervals (paired by fine-tuning seeds against unpaired too), false positives of null stores, power of planted "
-        "effects, errors of sequential looks, by simulation"
+        "effects, errors of sequential looks and of the study's claims, by simulation"
     )
     write_report("statistics", what, "failed" if short else "ok", seed=SEED, results=results, misses=short)
     raise SystemExit(1 if short else 0)

@@ -127,6 +127,19 @@ def test_a_seed_of_which_a_run_failed_is_left_out_and_counted(tmp_path: Path) ->
     assert claims_table(claims(runs, [], (lost,)))["failed"].tolist() == [2]
 
 
+def test_a_failure_of_earlier_code_or_of_another_pretraining_does_not_count(tmp_path: Path) -> None:
+    """A crashed run under other conditions, and one whose seed was repaired with another pre-training."""
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    for seed, noise in enumerate(NOISE):
+        add(store, "scratch", (40 + noise) / 100, seed, source="none")
+        add(store, "ours", (42 + noise) / 100, seed)
+    add(store, "ours", 0.0, 0, voxel=0.2, outcome="crashed", message="no")
+    add(store, "ours", 0.0, 4, pretrain_code="f" * 64, outcome="crashed", message="no")
+    found = claims(load_runs(store), []).set_index("test").loc["better"]
+    assert (found["n"], found["failed"], found["verdict"]) == (5, 0, HOLDS)
+
+
 def test_the_p_of_an_equivalence_is_printed_where_it_decides(tmp_path: Path) -> None:
     runs, curves = made(tmp_path, {"scratch": 40.0, "csc": 40.1})
     found = claims(runs, curves)
