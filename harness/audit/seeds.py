@@ -34,7 +34,7 @@ def check_seeds(runs: Runs, tally: Tally) -> None:
         if run.record.outcome != Outcome.ok:
             continue
         if run.spec.kind == "finetune":
-            tuned[_but(run.shared, "method", "transfer")].append(run)
+            tuned[_but(run.shared, "method", "transfer", "input")].append(run)
         elif BACKBONE in run.record.artifacts:
             pretrained[_but(run.shared)].append(run)
     for group in pretrained.values():

@@ -11,7 +11,8 @@ from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 
 # Fields that may differ between runs that are averaged or compared: seeds, the method itself, and machine and thread count.
 # `coverage` follows from the split, and `transfer` is a property of the method. The file of an imported checkpoint is one of
-# several, like a seed. All other fields of a key must be equal.
+# several, like a seed. All other fields of a key must be equal, except `input` in an evaluation: what a frozen network sees
+# depends on what its method saw.
 _FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage", "transfer", "checkpoint"}
 
 
@@ -26,7 +27,7 @@ class SpecDigests:
         """`conditions` and `family` of a fine-tuning, as in the columns of the frame."""
         spec = self._specs[key]
         if ("conditions", id(spec)) not in self._known:
-            payload = spec.model_dump(mode="json", exclude={*_FREE, "method"})
+            payload = spec.model_dump(mode="json", exclude={*_FREE, "method", "input"})
             self._known["conditions", id(spec)] = _sha([payload])
             rest = {k: v for k, v in payload.items() if k != "label_ratio"}
             rest["split"] = {k: payload["split"][k] for k in ("version", "test")} if payload.get("split") else None

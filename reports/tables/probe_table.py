@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROBE_TITLE = (
     "Probes of frozen backbones: headline metric (per cent), ± half the 95 % interval, in brackets the difference from "
     f"a frozen random backbone ({BASELINE}) with its interval and verdict, n pre-training seeds; linear probes have no "
-    "checkpoint to select, only the final one"
+    "checkpoint to select, only the final one; a network that was pre-trained without colours sees none"
 )
 COST = "CPU-s: features + probe"
 LINE = ["task", "dataset", "protocol", "budget", "profile"]

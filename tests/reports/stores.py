@@ -46,9 +46,10 @@ def add(
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
     uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
     coverage: SplitCoverage | None = None, transfer: str = "all", protocol: str = "finetune", features: str = "ok",
-    read: tuple[str, ...] = (), imported: ImportedFrom | None = None,
+    read: tuple[str, ...] = (), imported: ImportedFrom | None = None, seen: str = "colour",
 ) -> None:  # fmt: skip
-    """Add a pre-training and its fine-tuning. `imported`: the pre-training is a user's checkpoint."""
+    """Add a pre-training and its fine-tuning. `imported`: the pre-training is a user's checkpoint; `seen`: what a linear probe's
+    network sees."""
     labels = labels or LabelRatio(percent=percent)
     limits = {
         "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": amount, "schedule_horizon": "budget",
@@ -58,7 +59,7 @@ def add(
     made_from, probe = parent, {}
     if protocol == "linear":
         made_from = _features(parent, voxel, split)
-        probe, checkpoints = {"probe": {"protocol": "linear"}}, ("final",)
+        probe, checkpoints = {"probe": {"protocol": "linear"}, "input": seen}, ("final",)
     on_synthetic = synthetic if task_synthetic is None else task_synthetic
     child = stage(
         "finetune", method, finetune_seed, voxel, parents={made_from.stage: made_from.key}, **probe, label_ratio=labels,

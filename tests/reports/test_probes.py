@@ -120,6 +120,26 @@ def with_probes(folder: Path) -> pd.DataFrame:
     return load_runs(store)
 
 
+def test_a_probe_of_a_network_without_colours_is_compared_with_the_others(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    scores = {"scratch": 0.1, "pointcontrast": 0.2, "ours": 0.3}
+    for seed in range(3):
+        for method, score in scores.items():
+            source, seen = (
+                "none" if method == "scratch" else "scannet",
+                "geometry" if method == "pointcontrast" else "colour",
+            )
+            for protocol in ("linear", "finetune"):
+                add(store, method, score + seed / 100, seed, source=source, protocol=protocol, seen=seen)
+    runs = load_runs(store)
+    assert runs.groupby("protocol")["conditions"].nunique().eq(1).all()
+    found = effects(runs).set_index(["protocol", "method"])["gain"]
+    assert found["linear", "pointcontrast"] == pytest.approx(10.0)
+    (prediction,) = predictions(runs)
+    assert set(prediction.points["method"]) == set(scores)
+
+
 def test_a_store_with_probes_is_reported(tmp_path: Path) -> None:
     """Both protocols share the pre-trainings of a row, which do not depend on features, and every table names the protocol."""
     runs = with_probes(tmp_path / "runs")
