@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from plyfile import PlyData
 
+from pretrain_bench.harness.contract.stage import key_of
 from pretrain_bench.reports.figures.features import draw_features, feature_colours
 from tests.conftest import NANO, Bench, run_records
 
@@ -86,6 +87,15 @@ def test_features_of_runs(bench: Bench, tmp_path: Path) -> None:
         bench("features", keys["pointcontrast", "pairs"], "--scene", "scene0000_00", "--json", "--out", "p").stdout
     )
     assert Image.open(tmp_path / alone[0]).size[0] < picture.shape[1], "no image network, so no column for pixels"
+    run = tmp_path / "runs/pretrain" / keys["pointcontrast", "pairs"]
+    spec = json.loads((run / "spec.json").read_text())
+    assert spec.pop("input") == "geometry"
+    (run / "spec.json").write_text(json.dumps(spec))
+    run.rename(run.with_name(key_of(spec)))
+    earlier = json.loads(bench("features", key_of(spec), "--scene", "scene0000_00", "--json", "--out", "e").stdout)
+    assert (tmp_path / earlier[0]).read_bytes() == (tmp_path / alone[0]).read_bytes(), (
+        "a run of before the field `input`"
+    )
     said = bench("features", keys["ours", "points"], "--frame", "800", code=2).stderr
     assert "so there is no frame 800; scenes with frames: scene0000_00" in said
     assert "trains no network on points" in bench("features", keys["ours", "images"], code=2).stderr

@@ -125,6 +125,11 @@ def test_the_key_follows_content_and_origin_and_no_path(files: Path, tmp_path: P
     assert not first.own_code and first.spec.limits.amount == 0
 
 
+def test_a_pointcontrast_file_saw_no_colours(files: Path) -> None:
+    assert find(Method, f"mine=pointcontrast:{files}/a.pth").input == "geometry"
+    assert find(Method, f"mine=csc:{files}/a.pth").input == find(Method, f"mine={files}/a.pth").input == "colour"
+
+
 def test_containers_run_it_in_the_image_of_the_method_that_ships(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(docker, "require", lambda client, image: asked.append(image))

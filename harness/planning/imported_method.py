@@ -61,7 +61,9 @@ def imported_method(request: ImportRequest, content: MethodFile, folder: Path) -
                 "duplicate would be a false second one"
             )
         files.append(CheckpointFile(path=path.absolute(), sha256=sha256, origin=request.origin))
-    update = {"name": name, "folder": folder, "origin": "imported", "checkpoints": tuple(files)}
+    update: dict[str, object] = {"name": name, "folder": folder, "origin": "imported", "checkpoints": tuple(files)}
+    if all(file.origin == "pointcontrast" for file in files):
+        update["input"] = "geometry"  # it was pre-trained on ones
     return Method(**{**dict(content), **update})
 
 

@@ -14,7 +14,7 @@ from pretrain_bench.benchmarks.datasets.layout import Manifest
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.planning.catalog import available
+from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.code_digest import package_folder
 from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
 from pretrain_bench.harness.running.layout import lay_out_folders
@@ -40,15 +40,18 @@ def draw_features(
     store = open_runs(runs)
     folder = store.find(run)
     spec = read_spec(folder)
-    if spec.kind != "pretrain" or spec.data is None:
+    source = spec.data
+    if spec.kind != "pretrain" or source is None:
         raise WrongUse(
             f"run {spec.key} is {spec.kind} of {spec.method!r}; features are drawn of a pre-training on data"
         )
     if spec.method not in available(Method):
         raise WrongUse(f"run {spec.key}: {spec.method!r} is not a method that ships; features are drawn of those only")
-    data, manifest = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
+    if "input" not in spec.model_fields_set:  # a run of before this field
+        spec = spec.model_copy(update={"input": find(Method, spec.method).input})
+    data, manifest = prepared_with_manifest(source.dataset, source.manifest_sha256)
     scene = _scene_with_frame(manifest, scene, max(frames))
-    mark = "SYNTHETIC DATA: " if spec.data.synthetic else ""
+    mark = "SYNTHETIC DATA: " if source.synthetic else ""
     title = printable(f"{mark}{spec.method}, seed {spec.seed}, {spec.limits.budget}: {scene}")
     with tempfile.TemporaryDirectory(prefix="bench-features-") as scratch:
         root = Path(scratch) / "root"
