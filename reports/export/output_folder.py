@@ -16,7 +16,9 @@ TABLES, FIGURES, GROUPS = "tables", "figures", "groups"
 _ENDING = r"\.(md|tex|csv|json|parquet|png|svg|pdf)"
 REPORT_FILES = re.compile(
     rf"index\.html|table{_ENDING}|(synthetic-)?(runs|effects){_ENDING}"
-    rf"|({TABLES}|{FIGURES})/[a-z0-9-]+{_ENDING}|{GROUPS}/[a-z0-9-]+/[a-z]+{_ENDING}"
+    rf"|{TABLES}/(synthetic-)?(table1|claims|probes|published|datasets|cost|(ratios|tasks)\d+){_ENDING}"
+    rf"|{FIGURES}/(synthetic-)?(forest|variance|(gains|cost|datasets|ratios|prediction|ranks|classes)\d*(-best)?){_ENDING}"
+    rf"|{GROUPS}/[a-z0-9-]+/(table|used|reach|scores|curves){_ENDING}"
     # Earlier versions wrote all files to one folder.
     rf"|(synthetic-)?(claims|probes|published|datasets|cost|(table|ratios|tasks)\d+){_ENDING}"
     rf"|(table|used|scores|curves|reach|figure)-(?!(synthetic-)?compare\.)[a-z0-9-]+{_ENDING}"

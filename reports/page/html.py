@@ -183,9 +183,13 @@ def _group(group: PageGroup, head: str, add_figure: Callable[[Figure | None], in
         "scores": {
             "uri": data_uri(group.scores),
             "figure": add_figure(group.interactive_scores),
-            "stem": group.scores.stem,
+            "stem": f"scores-{group.id}",
         },
-        "curves": {"uri": data_uri(group.curves), "figure": add_figure(group.interactive), "stem": group.curves.stem},
+        "curves": {
+            "uri": data_uri(group.curves),
+            "figure": add_figure(group.interactive),
+            "stem": f"curves-{group.id}",
+        },
         "reach": _table(f"{head}: steps to reach scratch", group.convergence) if len(group.convergence) else None,
         "used": _table(f"{head}: what each method used", group.used) if len(group.used) else None,
     }

@@ -64,11 +64,11 @@ def test_what_others_write_meanwhile_stays_and_what_broke_off_goes(tmp_path: Pat
         (tmp_path / "tables/cost.md").write_text("3")
         (tmp_path / "groups/one").mkdir(parents=True)
         (tmp_path / "groups/one/scores.png").write_text("3")
-    assert files_in(tmp_path) == {"run.log", "tables/cost.md", "groups/one/scores.png"}
-    (tmp_path / "tables/mine.txt").write_text("mine")
+        (tmp_path / "tables/my-selection.csv").write_text("mine")
+    assert files_in(tmp_path) == {"run.log", "tables/cost.md", "groups/one/scores.png", "tables/my-selection.csv"}
     with earlier_files_removed(tmp_path, REPORT_FILES):
         (tmp_path / "table.md").write_text("4")
-    assert files_in(tmp_path) == {"run.log", "table.md", "tables/mine.txt"}
+    assert files_in(tmp_path) == {"run.log", "table.md", "tables/my-selection.csv"}
     assert {p.name for p in tmp_path.iterdir()} == {"run.log", "table.md", "tables", ".bench-report.json"}
 
 
