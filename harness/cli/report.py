@@ -126,13 +126,15 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | N
 
     changes = pb.watch_runs(runs)
     answers = {} if port is None else {"/running.json": RunningStages(runs).as_json}
+    said = "no report was written"
     with contextlib.nullcontext(out) if port is None else served(out, port, answers) as place:
         if not runs.exists():
             print(f"{runs} does not exist yet: waiting for `bench run` to create it; Ctrl-C ends the watch", flush=True)
         for number in changes:
             build(runs)
+            said = f"{out} holds the last report"
             print(f"{place}: {number} {'run' if number == 1 else 'runs'}; Ctrl-C ends the watch", flush=True)
-    print(f"the watch has ended; {out} holds the last report")
+    print(f"the watch has ended; {said}")
 
 
 def _print(text: str, files: dict[str, Path], out: Path, json: bool) -> None:

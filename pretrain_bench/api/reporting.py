@@ -88,8 +88,10 @@ def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterat
     """Yield the number of runs now, and again whenever a record is added, replaced or removed; first wait for a folder that does
     not exist yet. Ctrl-C while waiting ends it. Raises WrongUse for a bundle or a bucket.
     """
-    if remote_url(runs) is not None:
-        raise WrongUse(f"--watch: {runs} is a bucket; only a folder of runs can be watched")
+    if url := remote_url(runs):
+        raise WrongUse(
+            f"--watch: {url} is a bucket; only a folder of runs can be watched. Leave out --watch for one report"
+        )
     if Path(runs).is_file():
         raise WrongUse(f"--watch: {runs} is a bundle, which does not change")
     return _changes(Path(runs), seconds)

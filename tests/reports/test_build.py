@@ -164,10 +164,17 @@ def test_a_watch_waits_for_a_folder_that_does_not_exist_yet(
     assert built == [1] and len(slept) == 3
     assert f"{runs} does not exist yet: waiting for `bench run` to create it" in capsys.readouterr().out
 
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting.time, "sleep", interrupted)
+    report_command._watch(tmp_path / "never", tmp_path / "out", lambda _: built.append(1), None)
+    assert capsys.readouterr().out.endswith("the watch has ended; no report was written\n") and built == [1]
+
 
 def test_a_bucket_cannot_be_watched() -> None:
-    with pytest.raises(WrongUse, match="s3://bucket/runs is a bucket; only a folder of runs can be watched"):
-        reporting.watch_runs("s3://bucket/runs")
+    with pytest.raises(WrongUse, match=r"s3://bucket/runs is a bucket; .* Leave out --watch for one report"):
+        reporting.watch_runs(Path("s3://bucket/runs"))
 
 
 @pytest.mark.usefixtures("undrawn")
