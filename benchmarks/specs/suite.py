@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pretrain_bench.benchmarks.specs.base import Name, Seed, Spec
+from pretrain_bench.benchmarks.specs.base import MOST_SEED, Name, Seed, Spec
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -43,8 +43,8 @@ class Suite(Spec):
     finetune_seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of the fine-tuning")
     own_finetune_seeds: bool = Field(
         False,
-        description="give each pre-training seed p fine-tuning seeds of its own: p * n + s for seed s of n, which must be 0 to "
-        "n - 1. What fine-tuning seeds change is then part of the spread over pre-training seeds",
+        description="with n finetune_seeds, which must be 0 to n - 1, fine-tune pre-training seed p with seeds p * n to "
+        "p * n + n - 1. The effect of fine-tuning seeds is then part of the spread over pre-training seeds",
     )
     exclude: tuple[dict[str, str | int | tuple[str | int, ...]], ...] = Field(
         (),
@@ -66,6 +66,10 @@ class Suite(Spec):
             raise ValueError(
                 f"own_finetune_seeds: expected finetune_seeds {list(range(len(self.finetune_seeds)))}, which number the "
                 "fine-tunings of one pre-training"
+            )
+        if self.own_finetune_seeds and max(self.pretrain_seeds) > MOST_SEED // len(self.finetune_seeds) - 1:
+            raise ValueError(
+                f"own_finetune_seeds: pretrain_seeds up to {MOST_SEED // len(self.finetune_seeds) - 1} are possible"
             )
         for entry in self.exclude:
             if unknown := set(entry) - set(AXES):

@@ -14,8 +14,8 @@ NOTES = (
     "seeds: pre-training seeds that the method and scratch each need to detect a true difference of {effect:g} at 80 % power "
     "(Welch, two-sided 5 %); hours: CPU- or GPU-hours of that many seeds of both, pre-training included",
     "n: seeds run, of method or scratch, whichever has fewer; shows: the difference that n detect at that power",
-    "sd: of one pre-training with its fine-tunings; parts: over pre-training seeds, fine-tuning seeds, and the rest",
-    "fine-tuning seeds that both share cancel in the difference (paired); own: the seeds it would take if they did not",
+    "sd: of one pre-training with its fine-tunings; parts: over pre-training seeds, fine-tuning seeds (-: in the rest), rest",
+    "fine-tuning seeds that all pre-trainings share cancel in the difference; own: the seeds needed if each has its own",
     "stopping at the first p below 5 % of many looks inflates errors: bench run --stop-when-decided",
 )
 

@@ -57,6 +57,13 @@ def power_of_plan(plan: Plan, runs: Runs = "runs", effect: float = 1.0) -> list[
     frame = frame[(frame["budget"] == plan.budget.name) & (frame["profile"] == plan.profile.name)]
     seeds = seeds_for(frame, effect, {task for task, _, _ in planned})
     n, lines = len({c.pretrain_seed for c in cells}), []
+    pairs = {(c.pretrain_seed, c.finetune_seed) for c in cells if c.protocol != "linear"}
+    if len(seeds) and len({finetune_seed for _, finetune_seed in pairs}) == len(pairs):  # each pre-training has its own
+        own = seeds["deviation_own"].notna()
+        seeds = seeds.assign(
+            deviation=seeds["deviation_own"].where(own, seeds["deviation"]),
+            seeds=seeds["seeds_own"].where(own, seeds["seeds"]),
+        )
     for names, rows in seeds.groupby(["task", "label_ratio", "protocol"], sort=False) if len(seeds) else []:
         known = rows[rows["deviation"].notna()]
         if names not in planned or not len(known):

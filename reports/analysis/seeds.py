@@ -2,9 +2,9 @@
 
 A unit is one pre-training with its F fine-tunings. From the variance split (`analysis.variance`) its standard deviation is
 sqrt(p^2 + r^2 / F) if all units share their fine-tuning seeds: the effect of a seed (same batches, same head) is then in both
-means and cancels in their difference. With separate seeds it is sqrt(p^2 + (f^2 + r^2) / F). Here p, f and r are the standard
-deviations over pre-training seeds, over fine-tuning seeds, and of the residual. With one fine-tuning seed there is no split,
-and the deviation is that of the units themselves, conditional on that seed.
+means and cancels in their difference. If each pre-training has seeds of its own, it is sqrt(p^2 + (f^2 + r^2) / F). Here p, f and
+r are the standard deviations over pre-training seeds, over fine-tuning seeds, and of the residual. With one fine-tuning seed
+there is no split, and the deviation is that of the units themselves, conditional on that seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pretrain_bench.reports.analysis.power import detectable_difference, pooled_
 from pretrain_bench.reports.analysis.rows import baseline_rows, by_row
 from pretrain_bench.reports.analysis.scores import headline_checkpoint, per_unit
 from pretrain_bench.reports.analysis.sorting import group_key
-from pretrain_bench.reports.analysis.variance import variances
+from pretrain_bench.reports.analysis.variance import have_own_seeds, variances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,10 +31,11 @@ def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> p
     """One row per method of each group that contains scratch: the seeds that each of the two needs to detect a true difference of
     `effect` points at 80 % power, and the hours for that number of both.
 
-    Columns: GROUP, `method`, `n` (the smaller number of pre-training seeds of the two), `finetune_seeds`, `deviation` (points,
-    of units with common fine-tuning seeds), the three of SPLIT (NaN without two seeds of both kinds), `seeds`, `seeds_own`
-    (with separate fine-tuning seeds; NaN without a split), `could_show` (the difference detectable with n), `hours` and
-    `hours_of`. `seeds` is NaN if the spread is unknown or 1,000 are not enough. `tasks`: names to keep, empty for all.
+    Columns: GROUP, `method`, `n` (the smaller number of pre-training seeds of the two), `finetune_seeds`, `deviation` (points, of
+    the units as they ran), the three of SPLIT (NaN without two seeds of both kinds), `seeds`, `deviation_own` and `seeds_own`
+    (if each pre-training had fine-tuning seeds of its own; NaN if that cannot be told), `could_show` (the difference
+    detectable with n), `hours` and `hours_of`. `seeds` is NaN if the spread is unknown or 1,000 are not enough. `tasks`: names
+    to keep, empty for all.
     """
     import pandas as pd
 
@@ -64,8 +65,8 @@ def _rows_of_group(
         pooled = np.sqrt(np.mean(np.square(shares), axis=0))  # of method and scratch; NaN if one has no split
         finetunings = float(min(mine.groupby(UNIT)["finetune_seed"].nunique().min() for mine in both))
         deviation = pooled_deviation(units, values[base[0]])
-        nested = np.isnan(pooled[1]) and np.isfinite(pooled[2])  # the units have fine-tuning seeds of their own
-        apart = deviation if nested else float(np.sqrt(deviation**2 + pooled[1] ** 2 / finetunings))
+        own = all(have_own_seeds(mine) for mine in both)
+        apart = deviation if own else float(np.sqrt(deviation**2 + pooled[1] ** 2 / finetunings))
         n = min(len(units), len(values[base[0]]))
         seeds = _seeds(deviation, effect)
         hours, hours_of = _hours_of_a_seed(both)
@@ -77,6 +78,7 @@ def _rows_of_group(
             "deviation": deviation,
             **dict(zip(SPLIT, map(float, pooled), strict=True)),
             "seeds": seeds,
+            "deviation_own": apart,
             "seeds_own": _seeds(apart, effect),
             "could_show": detectable_difference(deviation, n) if np.isfinite(deviation) else np.nan,
             "hours": seeds * hours,

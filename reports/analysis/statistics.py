@@ -272,7 +272,7 @@ def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
 def nested_components(scores: NDArray[np.float64]) -> VarianceShares | None:
     """Components from a full table (pre-training seeds, fine-tunings of each) whose pre-trainings share no fine-tuning seed.
 
-    The effect of a fine-tuning seed is then part of the residual, and NaN itself. Method of moments; None as
+    The effect of a fine-tuning seed is then part of the residual and is returned as NaN. Method of moments; None as
     `variance_components`.
     """
     table = np.asarray(scores, dtype=np.float64)

@@ -27,7 +27,8 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
     both kinds.
 
     `missing` counts the runs that the table of seeds lacks, including those of failed pre-trainings; if there are any, the
-    standard deviations are NaN. If no two pre-trainings share a fine-tuning seed, that of the fine-tuning seed is NaN.
+    standard deviations are NaN. If no two pre-trainings share a fine-tuning seed, the standard deviation over fine-tuning
+    seeds is NaN.
     """
     import pandas as pd
 
@@ -38,7 +39,7 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
         failed = failed_by_row(group, failed_pretrainings)
         for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
             places[name] = place_of(str(mine["method"].iloc[0]))
-            nested = not mine["finetune_seed"].duplicated().any()
+            nested = have_own_seeds(mine)
             table = _seed_table(mine, column, nested)
             if min(table.shape) < 2:
                 continue
@@ -58,6 +59,11 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
             )
     rows.sort(key=lambda r: (r["task"], places[r["method"]], r["method"], ratio_key(r["label_ratio"])))
     return pd.DataFrame(rows)
+
+
+def have_own_seeds(runs: pd.DataFrame) -> bool:
+    """Whether no two pre-trainings of a row share a fine-tuning seed."""
+    return not runs["finetune_seed"].duplicated().any()
 
 
 def _seed_table(runs: pd.DataFrame, column: str, nested: bool) -> np.ndarray:

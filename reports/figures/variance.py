@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESIDUAL = "residual: interaction of the two seeds (one run per cell)"
-WITH_SEED = "residual and fine-tuning seed: each pre-training has its own"
+WITH_SEED = "residual, with the effect of fine-tuning seeds (each pre-training has its own)"
+BOTH = f"{RESIDUAL}; without an orange bar: with the effect of fine-tuning seeds"
 COLOURS = {"pre-training seed": "#0072B2", "fine-tuning seed": "#E69F00", "residual": "#BBBBBB"}
 
 
@@ -24,7 +25,9 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
     figure, axes = new_axes(5.2, 0.32 * len(variances) + 1.5)
     places = np.arange(len(variances))
     for i, (kind, colour) in enumerate(COLOURS.items()):
-        label = kind if kind != "residual" else WITH_SEED if _is_nested(variances) else RESIDUAL
+        if variances[kind].isna().all():
+            continue
+        label = _residual_label(variances) if kind == "residual" else kind
         axes.barh(places + (i - 1) * 0.27, variances[kind], height=0.25, color=colour, label=label)
     for place, missing in enumerate(variances["missing"]):
         if missing:
@@ -41,9 +44,10 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
     return figure
 
 
-def _is_nested(variances: pd.DataFrame) -> bool:
-    """Whether the share of fine-tuning seeds is part of the residual in every row."""
-    return bool(variances["residual"].notna().any() and variances["fine-tuning seed"].isna().all())
+def _residual_label(variances: pd.DataFrame) -> str:
+    """What the residual contains. It has the share of fine-tuning seeds where that is NaN."""
+    own = variances.loc[variances["residual"].notna(), "fine-tuning seed"].isna()
+    return WITH_SEED if own.all() else BOTH if own.any() else RESIDUAL
 
 
 def _row_labels(variances: pd.DataFrame) -> list[str]:

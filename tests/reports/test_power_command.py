@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +14,17 @@ import pretrain_bench as pb
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
+from tests.reports.stores import add
 
 
 @pytest.mark.slow
 def test_seeds_and_their_cost_are_printed(planted_store: Store, bench: Bench) -> None:
     root = str(planted_store.root)
     done = bench("power", root, "--effect", "2", "--task", "s3dis-sem")
-    assert "true difference of 2 at 80 % power" in done.stdout and "paired" in done.stdout
+    assert (
+        "true difference of 2 at 80 % power" in done.stdout
+        and "own: the seeds needed if each has its own" in done.stdout
+    )
     rows = json.loads(bench("power", root, "--effect", "2", "--json").stdout)
     assert {r["method"] for r in rows} == {"supervised", "pointcontrast", "csc", "depthcontrast", "ours"}
     assert {r["label_ratio"] for r in rows} == {"5%", "10%", "20%", "40%", "100%"} and {
@@ -40,12 +46,12 @@ def test_wrong_questions_are_refused(planted_store: Store, bench: Bench) -> None
     assert "no such folder of runs" in bench("power", "nowhere", code=2).stderr
 
 
-def test_a_plan_says_what_its_seeds_can_show(planted_store: Store) -> None:
-    def planned(seeds: int, protocol: str = "finetune") -> Any:
+def test_a_plan_says_what_its_seeds_can_show(planted_store: Store, tmp_path: Path) -> None:
+    def planned(seeds: int, protocol: str = "finetune", own: bool = False) -> Any:
         cells = [
             Cell(
                 method="ours", pretrain_dataset="scannet", task="s3dis-sem", label_ratio=LabelRatio(percent=5), pretrain_seed=seed,
-                budget="b", profile="p", protocol=protocol,
+                budget="b", profile="p", protocol=protocol, finetune_seed=seed if own else 0,
             )
             for seed in range(seeds)
         ]  # fmt: skip
@@ -60,6 +66,14 @@ def test_a_plan_says_what_its_seeds_can_show(planted_store: Store) -> None:
     assert largest[1] < largest[0] / 3 and few.split("; ")[1] == many.split("; ")[1]
     assert pb.power_of_plan(planned(2, "linear"), planted_store.root) == [], "no runs of that protocol"
     assert pb.power_of_plan(planned(2), "nowhere") == []
+    with_seed = Store(tmp_path / "runs")
+    with_seed.root.mkdir()
+    for seed, number in itertools.product(range(4), range(2)):
+        for method, source in (("scratch", "none"), ("ours", "scannet")):
+            add(with_seed, method, 0.4 + 0.002 * seed + 0.05 * number, seed, number, source=source, percent=5)
+    shared, separate = (pb.power_of_plan(planned(4, own=own), with_seed.root)[0] for own in (False, True))
+    differences = [float(line.split(" to ")[1].split(" points")[0]) for line in (shared, separate)]
+    assert differences[1] > 5 * differences[0], "with own seeds the effect of fine-tuning seeds does not cancel"
 
 
 @pytest.mark.parametrize("wrong", [["--stop-when-decided", "pocock", "--method", "scratch", "--task", "s3dis-sem"]])

@@ -64,6 +64,8 @@ def test_each_pretraining_seed_can_have_fine_tuning_seeds_of_its_own() -> None:
     assert found == {("decoder", 0, 0), ("decoder", 1, 3), ("linear", 0, NO_SEED), ("linear", 1, NO_SEED)}
     with pytest.raises(ValueError, match=r"own_finetune_seeds: expected finetune_seeds \[0, 1\]"):
         Suite.model_validate(fields | {"finetune_seeds": [0, 2]})
+    with pytest.raises(ValueError, match="own_finetune_seeds: pretrain_seeds up to 6148914691236517204 are possible"):
+        Suite.model_validate(fields | {"pretrain_seeds": [2**63]})
 
 
 @pytest.mark.parametrize(

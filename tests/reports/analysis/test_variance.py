@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.frame import load
 from pretrain_bench.reports.analysis.variance import variances
-from pretrain_bench.reports.figures.variance import RESIDUAL, WITH_SEED, draw_variances
+from pretrain_bench.reports.figures.variance import BOTH, RESIDUAL, WITH_SEED, draw_variances
 from tests.reports.stores import add
 
 
@@ -45,5 +46,14 @@ def test_fine_tuning_seeds_of_each_pretraining_are_part_of_the_residual(tmp_path
     between = np.var([41.0, 45.0, 41.0], ddof=1) - within / 2
     assert len(found) == 1 and (row["seeds"], row["missing"]) == ("3 x 2", 0) and np.isnan(row["fine-tuning seed"])
     assert [row["pre-training seed"], row["residual"]] == pytest.approx([between**0.5, within**0.5])
-    said = [t.get_text() for t in draw_variances(found, "t").legends[0].get_texts()]
-    assert WITH_SEED in said and RESIDUAL not in said
+    assert said_in_legend(found) == ["pre-training seed", WITH_SEED]
+    for seed in range(2):
+        for number in range(2):
+            add(store, "scratch", 0.4 + seed / 100, seed, number, source="none")
+    assert said_in_legend(variances(load(store).runs)) == ["pre-training seed", "fine-tuning seed", BOTH]
+    crossed = found.assign(**{"fine-tuning seed": 1.0})
+    assert said_in_legend(crossed) == ["pre-training seed", "fine-tuning seed", RESIDUAL]
+
+
+def said_in_legend(found: pd.DataFrame) -> list[str]:
+    return [text.get_text() for text in draw_variances(found, "t").legends[0].get_texts()]
