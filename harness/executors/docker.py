@@ -137,7 +137,7 @@ class DockerExecutor:
             "environment": library_variables(spec.threads),
             "network_mode": "none",
             "read_only": True,
-            "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},  # an engine adds noexec
+            "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},  # engines mount it noexec
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges", f"seccomp={self.seccomp()}"],
             # A rootless engine maps its root to this unprivileged user.

@@ -6,8 +6,12 @@ import re
 
 import pytest
 
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.recipes import finetune_recipe
 from pretrain_bench.reports.analysis.claims import published_claims
 from pretrain_bench.reports.analysis.power import welch_power
 from tests.conftest import REPOSITORY
@@ -38,8 +42,23 @@ def test_the_suite_has_the_cells_of_the_design() -> None:
     counts = {name: [c for c in ran if c.protocol == name] for name in ("finetune", "linear", "decoder")}
     assert {name: len(found) for name, found in counts.items()} == {"finetune": 740, "linear": 408, "decoder": 48}
     extractions = {(c.method, c.task, c.pretrain_seed) for c in counts["linear"]}
-    assert len(extractions) == 136 and len({(c.method, c.pretrain_seed) for c in ran}) == 56
-    for printed in ("740 fine-tunings", "56 pre-trainings", "408 linear probes", "136 extractions", "48 decoder"):
+    assert len(extractions) == 136
+    profile = find(Profile, "study")
+
+    def voxel(cell: Cell) -> float | None:
+        """`supervised` is pre-trained with the voxels of the task."""
+        return finetune_recipe(profile, find(Task, cell.task)).voxel_metres if cell.method == "supervised" else None
+
+    assert len({(c.method, c.pretrain_seed, voxel(c)) for c in ran}) == 69
+    assert len({c.pretrain_seed for c in ran if c.method == "ours"}) == 8
+    for printed in (
+        "740 fine-tunings",
+        "69 pre-trainings",
+        "8 image stages",
+        "408 linear probes",
+        "136 extractions",
+        "48 decoder",
+    ):
         assert printed in " ".join(DESIGN.split())
 
 
