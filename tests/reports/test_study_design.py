@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -60,6 +61,20 @@ def test_the_suite_has_the_cells_of_the_design() -> None:
         "48 decoder",
     ):
         assert printed in " ".join(DESIGN.split())
+
+
+def test_the_error_rates_are_those_that_were_simulated() -> None:
+    found = json.loads((REPOSITORY / "docs/verification/statistics.json").read_text())["results"]["claims_per_cent"]
+    rates = {
+        noise: [found[f"D, {name}, noise of ours x {noise}: does not hold"] for name in ("spread", "lowest gain")]
+        for noise in (1, 2)
+    }
+    order = [found[f"F, spread of methods x {spread}: holds"] for spread in (0, 2)]
+    text = " ".join(DESIGN.split())
+    assert f"give *does not hold* in {rates[1][0]:.0f} and {rates[1][1]:.0f} % of studies" in text
+    assert f"and in {rates[2][0]:.0f} and {rates[2][1]:.0f} % if the seeds of `ours` vary twice as much" in text
+    assert f"F holds in {order[0]:.0f} % of studies of six equal methods" in text
+    assert f"and in {order[1]:.0f} % if the methods' standard deviation is twice" in text
 
 
 def test_the_families_are_those_of_the_design() -> None:

@@ -21,6 +21,8 @@ from tests.verification.report import ROOT
 
 RNG = np.random.default_rng(20261123)
 
+OWN = "own seeds of each pre-training"
+
 
 def test_an_estimate_of_the_gaps_of_pairs_is_the_paired_t_test() -> None:
     one, two = RNG.normal(size=8), RNG.normal(size=8)
@@ -117,8 +119,6 @@ def test_variance_components_are_found_again() -> None:
     assert s.variance_components(table) is None, "a missing cell is not imputed"
 
 
-def test_a_ranking_needs_a_test_that_supports_it() -> None:
-    clear = np.arange(4.0) + RNG.normal(0, 0.1, (8, 4))
 def test_nested_components_are_found_again() -> None:
     rng = np.random.default_rng(3)
     found = []
@@ -129,6 +129,8 @@ def test_nested_components_are_found_again() -> None:
     assert s.nested_components(np.ones((1, 5))) is None and s.nested_components(np.full((3, 2), np.nan)) is None
 
 
+def test_a_ranking_needs_a_test_that_supports_it() -> None:
+    clear = np.arange(4.0) + RNG.normal(0, 0.1, (8, 4))
     found = s.ranking(clear)
     assert found is not None and np.allclose(found.mean_ranks, [4, 3, 2, 1])
     # Demsar 2006, table 5: q = 2.569 for four methods.
@@ -235,6 +237,16 @@ def test_the_docs_print_the_family_wise_errors_that_were_simulated() -> None:
         f"at least one is said to differ in {found['with Holm']} % of 2,000 studies, in {found['without']} % without Holm's correction, "
         f"and in {found['tasks counted as independent']} % with tasks counted as independent"
     ) in text
+
+
+def test_the_docs_print_the_coverages_that_were_simulated() -> None:
+    found = json.loads((ROOT / "docs/verification/statistics.json").read_text())["results"]["common_fine_tuning_seeds"]
+    text = " ".join((ROOT / "docs/reports.md").read_text().split())
+    common, own = (
+        found[f"{kind}, effects of each method's own, 5 seeds"]["coverage"] for kind in ("common seeds", OWN)
+    )
+    assert f"for other seeds its coverage is {common:.0f} % at five pre-training seeds" in text
+    assert f"part of the spread over pre-training seeds, and coverage is {own} % at five" in text
 
 
 def test_one_run_has_no_interval() -> None:
