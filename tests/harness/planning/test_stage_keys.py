@@ -68,7 +68,7 @@ def specs(where: Cell, profile: Profile | None = None, **changes: object) -> Cel
 
 def test_the_chain_is_linked_by_keys(prepared) -> None:
     images, points, finetune = chain(prepared)
-    assert images.threads == 1 and chain(prepared, budget="tiny")[0].threads == 2
+    assert images.threads == 1 and chain(prepared, budget="uniform")[0].threads == 2
     assert (images.stage, points.stage, finetune.kind) == ("images", "points", "finetune")
     assert points.parents == {"images": images.key} and finetune.parents == {"points": points.key}
     assert images.limits.amount == points.limits.amount == 30
@@ -88,7 +88,7 @@ def test_equal_cells_have_equal_keys_and_every_choice_changes_them(prepared) -> 
     assert changed(pretrain_seed=1) == [True, True, True]
     assert changed(budget="tiny") == [True, True, True]
     assert changed(machine=MACHINE._replace(threads=1)) == [False, False, False], "the smoke budget allows one CPU"
-    assert chain(prepared, MACHINE._replace(threads=1), budget="tiny")[0].key != chain(prepared, budget="tiny")[0].key
+    assert chain(prepared, MACHINE._replace(threads=1), budget="uniform")[0].key != chain(prepared, budget="uniform")[0].key
     assert changed(machine=MACHINE._replace(sparse_backend="minkowski")) == [True, True, True]
     smoke = find(Profile, "smoke")
     other = smoke.model_copy(update={"methods": {"ours": {"points": {"voxel_metres": 0.2}}}})
