@@ -88,7 +88,10 @@ def test_equal_cells_have_equal_keys_and_every_choice_changes_them(prepared) -> 
     assert changed(pretrain_seed=1) == [True, True, True]
     assert changed(budget="tiny") == [True, True, True]
     assert changed(machine=MACHINE._replace(threads=1)) == [False, False, False], "the smoke budget allows one CPU"
-    assert chain(prepared, MACHINE._replace(threads=1), budget="uniform")[0].key != chain(prepared, budget="uniform")[0].key
+    assert (
+        chain(prepared, MACHINE._replace(threads=1), budget="uniform")[0].key
+        != chain(prepared, budget="uniform")[0].key
+    )
     assert changed(machine=MACHINE._replace(sparse_backend="minkowski")) == [True, True, True]
     smoke = find(Profile, "smoke")
     other = smoke.model_copy(update={"methods": {"ours": {"points": {"voxel_metres": 0.2}}}})
