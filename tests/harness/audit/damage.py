@@ -12,8 +12,10 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from pretrain_bench.benchmarks.metrics import predictions
+from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.code_digest import digest_of_hashes
 from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
 from pretrain_bench.harness.running.scoring import score_finetune
@@ -137,7 +139,7 @@ def edit_pruned(runs: Path) -> None:
 def take_a_shipped_name(runs: Path) -> None:
     """Act as a command whose user-written profile file states `name: smoke`."""
     for folder in every_run(runs):
-        edit_spec(folder, lambda s: s.update(profile="smoke", profile_version=1))
+        edit_spec(folder, lambda s: s.update(profile="smoke", profile_version=find(Profile, "smoke").version))
         edit_record(folder, lambda r: r["cell"] and r["cell"].update(profile="smoke"))
 
 
