@@ -91,7 +91,7 @@ def claims(
     `value` with `low` and `high`, a difference in points, a share of bootstrap samples or a rank correlation; `n`, the number of
     pre-training seeds, the fewest of a method; `failed`, the number of seeds of these methods that are left out since their
     pre-training or one of their runs failed; `p` for the statement and `p_opposite` against it, each with Holm's correction for
-    the whole family in `p_holm` and `p_opposite_holm`; `p_equivalent`; `verdict`.
+    the whole family in `p_holm` and `p_opposite_holm`; `p_equivalent`; `verdict`; `p_of_verdict`, of the test behind it.
 
     A statement about a method is left out without runs of it or of scratch, and if its cells were run under two conditions or the
     method was pre-trained in two ways, which are never averaged. `curves` are the validation curves of these runs.
@@ -103,10 +103,11 @@ def claims(
     for (budget, profile), mine in tuned.groupby(ONE_SETTING) if len(tuned) else []:
         rows = []
         for claim in published_claims():
-            found = _tested(claim, mine, by_key)
+            groups = _groups(claim, mine)
+            found = _tested(claim, groups, by_key)
             if found is not None:
                 named = {**claim.model_dump(exclude={"rivals"}), "method": claim.method or ""}
-                named |= {"budget": budget, "profile": profile, "failed": _failed(claim, mine, failed_pretrainings)}
+                named |= {"budget": budget, "profile": profile, "failed": _failed(claim, groups, failed_pretrainings)}
                 rows.append({**named, **found._asdict()})
         if rows:
             tables.append(_with_verdicts(pd.DataFrame(rows)))
@@ -122,8 +123,11 @@ def _with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     for column in ("p", "p_opposite"):
         rows[f"{column}_holm"] = rows.groupby("family")[column].transform(_corrected)
     two_sided = rows["test"] == "better"
+    opposite = (rows["p_opposite_holm"] < ALPHA) & (~two_sided | (rows["value"] < 0))
     rows.loc[(rows["p_holm"] < ALPHA) & (~two_sided | (rows["value"] > 0)), "verdict"] = HOLDS
-    rows.loc[(rows["p_opposite_holm"] < ALPHA) & (~two_sided | (rows["value"] < 0)), "verdict"] = FAILS
+    rows.loc[opposite, "verdict"] = FAILS
+    against = rows["p_opposite_holm"].where(opposite, rows["p_equivalent"])
+    rows["p_of_verdict"] = against.where(rows["verdict"] == FAILS, rows["p_holm"])
     return rows.rename(columns={"gain": "published"})
 
 
@@ -136,17 +140,12 @@ def _corrected(p: pd.Series) -> NDArray[np.float64]:
     return corrected
 
 
-def _tested(claim: Claim, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Tested | None:
-    groups = _groups(claim, runs)
+def _tested(claim: Claim, groups: Sequence[pd.DataFrame], curves: Mapping[str, Curve]) -> Tested | None:
     if claim.test in OVER_RATIOS:
         return _over_ratios(claim, [_units(group) for group in groups])
     (mine,) = groups
     units = _units(mine)
-    own = [
-        curves[run["key"]]
-        for run in mine.to_dict("records")
-        if run["key"] in curves and run[UNIT] in units.get(run["method"], ())
-    ]
+    own = [curve for curve in (curves[key] for key in mine["key"] if key in curves) if _is_used(curve, units)]
     if claim.test == "order":
         return _order(units, own)
     if claim.method not in units or BASELINE not in units:
@@ -193,12 +192,10 @@ def _seeds_of_failed_runs(runs: pd.DataFrame) -> set[tuple[tuple[str, ...], int]
     return {(row, seed) for row, seed in lost if row in good}
 
 
-def _failed(claim: Claim, runs: pd.DataFrame, failed_pretrainings: Collection[FailedPretraining]) -> int:
+def _failed(claim: Claim, groups: Iterable[pd.DataFrame], failed_pretrainings: Collection[FailedPretraining]) -> int:
     """The number of pre-training seeds of the methods that a statement compares that failed, or of which a run failed."""
     lost: set[tuple[str, int]] = set()
-    for group in _groups(claim, runs):
-        if not len(group):
-            continue
+    for group in (g for g in groups if len(g)):
         lost |= {(row[0], seed) for row, seed in _seeds_of_failed_runs(group)}
         lost |= {
             (one.method, one.seed) for several in failed_by_row(group, failed_pretrainings).values() for one in several
@@ -210,6 +207,10 @@ def _failed(claim: Claim, runs: pd.DataFrame, failed_pretrainings: Collection[Fa
 def _papers_methods() -> set[str]:
     """Scratch and the methods of the statements."""
     return {BASELINE, *(claim.method for claim in published_claims() if claim.method)}
+
+
+def _is_used(curve: Curve, units: Units) -> bool:
+    return curve.pretrain_seed in units.get(curve.method, {})
 
 
 def _values(scores: Mapping[int, float]) -> NDArray[np.float64]:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pretrain_bench.reports.analysis.claims import FAILS, LEAST_SEEDS, OVER_RATIOS
-from pretrain_bench.reports.analysis.statistics import ALPHA
+from pretrain_bench.reports.analysis.claims import LEAST_SEEDS, OVER_RATIOS
 from pretrain_bench.reports.tables.wording import format_budget
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
                 "task": claim["task"],
                 "statement": STATEMENTS[str(claim["test"])].format(method=claim["method"], published=paper),
                 "here": _found(claim),
-                "p": _p(claim),
+                "p": "-" if math.isnan(claim["p_of_verdict"]) else f"{claim['p_of_verdict']:.3f}",
                 "n": claim["n"],
                 "failed": claim["failed"],
                 "verdict": claim["verdict"],
@@ -55,14 +54,6 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
         return table
     spared = ["budget"] * (table["budget"].nunique() == 1) + ["failed"] * (not table["failed"].any())
     return table.drop(columns=spared)
-
-
-def _p(claim: Mapping[Any, Any]) -> str:
-    p = claim["p_holm"]
-    if claim["verdict"] == FAILS:
-        by_equivalence = claim["test"] == "better" and not claim["p_opposite_holm"] < ALPHA
-        p = claim["p_equivalent"] if by_equivalence else claim["p_opposite_holm"]
-    return "-" if math.isnan(p) else f"{p:.3f}"
 
 
 def _found(claim: Mapping[Any, Any]) -> str:
