@@ -50,6 +50,7 @@ def power_of_plan(plan: Plan, runs: Runs = "runs", effect: float = 1.0) -> list[
     from pretrain_bench.reports.analysis.frame import load
     from pretrain_bench.reports.analysis.power import detectable_difference
     from pretrain_bench.reports.analysis.seeds import seeds_for
+    from pretrain_bench.reports.analysis.variance import have_own_seeds
 
     cells = [c.cell for c in plan.cells if c.stages] + [w.cell for w in plan.waiting]
     planned = {(c.task, str(c.label_ratio), c.protocol) for c in cells}
@@ -57,8 +58,7 @@ def power_of_plan(plan: Plan, runs: Runs = "runs", effect: float = 1.0) -> list[
     frame = frame[(frame["budget"] == plan.budget.name) & (frame["profile"] == plan.profile.name)]
     seeds = seeds_for(frame, effect, {task for task, _, _ in planned})
     n, lines = len({c.pretrain_seed for c in cells}), []
-    pairs = {(c.pretrain_seed, c.finetune_seed) for c in cells if c.protocol != "linear"}
-    if len(seeds) and len({finetune_seed for _, finetune_seed in pairs}) == len(pairs):  # each pre-training has its own
+    if len(seeds) and have_own_seeds((c.pretrain_seed, c.finetune_seed) for c in cells if c.protocol != "linear"):
         own = seeds["deviation_own"].notna()
         seeds = seeds.assign(
             deviation=seeds["deviation_own"].where(own, seeds["deviation"]),

@@ -19,7 +19,7 @@ from pretrain_bench.reports.analysis.power import detectable_difference, pooled_
 from pretrain_bench.reports.analysis.rows import baseline_rows, by_row
 from pretrain_bench.reports.analysis.scores import headline_checkpoint, per_unit
 from pretrain_bench.reports.analysis.sorting import group_key
-from pretrain_bench.reports.analysis.variance import have_own_seeds, variances
+from pretrain_bench.reports.analysis.variance import have_own_seeds, seeds_of, variances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def _rows_of_group(
         pooled = np.sqrt(np.mean(np.square(shares), axis=0))  # of method and scratch; NaN if one has no split
         finetunings = float(min(mine.groupby(UNIT)["finetune_seed"].nunique().min() for mine in both))
         deviation = pooled_deviation(units, values[base[0]])
-        own = all(have_own_seeds(mine) for mine in both)
+        own = all(have_own_seeds(seeds_of(mine)) for mine in both)
         apart = deviation if own else float(np.sqrt(deviation**2 + pooled[1] ** 2 / finetunings))
         n = min(len(units), len(values[base[0]]))
         seeds = _seeds(deviation, effect)

@@ -253,8 +253,8 @@ def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
 
     Two random factors, method of moments. None if a factor has fewer than two levels or a cell is missing; nothing is imputed.
     """
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+    table = _full_table(scores)
+    if table is None:
         return None
     a, b = table.shape
     mean = table.mean()
@@ -275,12 +275,18 @@ def nested_components(scores: NDArray[np.float64]) -> VarianceShares | None:
     The effect of a fine-tuning seed is then part of the residual and is returned as NaN. Method of moments; None as
     `variance_components`.
     """
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+    table = _full_table(scores)
+    if table is None:
         return None
     within = float(table.var(1, ddof=1).mean())
     between = float(table.mean(1).var(ddof=1)) - within / table.shape[1]
     return VarianceShares(max(0.0, between), float("nan"), within)
+
+
+def _full_table(scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The table in float64; None if it has fewer than two rows or columns, or a cell is missing."""
+    table = np.asarray(scores, dtype=np.float64)
+    return table if table.ndim == 2 and min(table.shape) >= 2 and np.isfinite(table).all() else None
 
 
 class Ranking(NamedTuple):

@@ -5,7 +5,7 @@ If each pre-training has fine-tuning seeds of its own, their share is part of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
         failed = failed_by_row(group, failed_pretrainings)
         for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
             places[name] = place_of(str(mine["method"].iloc[0]))
-            nested = have_own_seeds(mine)
+            nested = have_own_seeds(seeds_of(mine))
             table = _seed_table(mine, column, nested)
             if min(table.shape) < 2:
                 continue
@@ -61,17 +61,22 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
     return pd.DataFrame(rows)
 
 
-def have_own_seeds(runs: pd.DataFrame) -> bool:
-    """Whether no two pre-trainings of a row share a fine-tuning seed."""
-    return not runs["finetune_seed"].duplicated().any()
+def have_own_seeds(pairs: Iterable[tuple[int, int]]) -> bool:
+    """Whether no two pre-trainings share a fine-tuning seed, from the pre-training and the fine-tuning seed of each run."""
+    distinct = set(pairs)
+    return len({finetune_seed for _, finetune_seed in distinct}) == len(distinct)
+
+
+def seeds_of(runs: pd.DataFrame) -> Iterator[tuple[int, int]]:
+    """The pre-training and the fine-tuning seed of each run."""
+    return zip(runs["pretrain_seed"], runs["finetune_seed"], strict=True)
 
 
 def _seed_table(runs: pd.DataFrame, column: str, nested: bool) -> np.ndarray:
     """(pre-training seeds, fine-tuning seeds) scores in per cent. Failed runs keep their cell, as NaN. `nested`: fine-tunings are
     numbered within their pre-training."""
     if nested:
-        numbers = runs.sort_values("finetune_seed").groupby("pretrain_seed").cumcount()
-        runs = runs.assign(finetune_seed=numbers)
+        runs = runs.assign(finetune_seed=runs.groupby("pretrain_seed")["finetune_seed"].rank("dense"))
     scored = runs.assign(score=(100 * runs[column]).where(runs["outcome"] == "ok"))
     table = scored.pivot_table(index="pretrain_seed", columns="finetune_seed", values="score", dropna=False)
     return table.to_numpy()
