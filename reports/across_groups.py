@@ -97,13 +97,13 @@ PICTURE_ALONE = OnPage()
 
 class AcrossGroups(NamedTuple):
     """Content of the page across groups: tables, pictures and effects, by title; the answers, each with the mark of synthetic
-    data; and the table of label ratios of each family, by its values of ACROSS_RATIOS."""
+    data; and in Markdown the table of label ratios of each family, by its values of ACROSS_RATIOS."""
 
     tables: list[PageTable]
     pictures: list[PagePicture]
     effects: list[tuple[str, pd.DataFrame]]
     answers: list[tuple[str, Answer]]
-    ratios: dict[tuple[Any, ...], PageTable]
+    ratios: dict[tuple[Any, ...], str]
 
 
 def write_across_groups(
@@ -151,7 +151,7 @@ class _AcrossGroupsWriter:
         self.claims = claims(runs, curves, loaded.failed_pretrainings)
         self.tables: list[PageTable] = []
         self.pictures: list[PagePicture] = []
-        self.ratios: dict[tuple[Any, ...], PageTable] = {}
+        self.ratios: dict[tuple[Any, ...], str] = {}
 
     def write_tables(self) -> None:
         """Write the runs, the effects, and every table of them."""
@@ -170,8 +170,7 @@ class _AcrossGroupsWriter:
             title = f"Label ratios: {family.title}; {budget_words(self._runs_of(family))}"
             columns = ratio_columns(family, self._at_best(family))
             shown = Shown(published.PROTOCOL_OF_RATIOS, about_family(family), columns, family.head)
-            self._add_table(f"ratios{number}", title, table, shown)
-            self.ratios[tuple(family.key.values())] = self.tables[-1]
+            self.ratios[tuple(family.key.values())] = self._add_table(f"ratios{number}", title, table, shown)
         for number, (over, head) in enumerate(zip(self.over_tasks, heads_over_tasks(self.over_tasks), strict=True), 1):
             under = self.runs[(self.runs[UNDER] == [over.protocol, over.budget, over.profile]).all(axis=1)]
             title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}{contaminated_rows(under)}"
@@ -216,12 +215,14 @@ class _AcrossGroupsWriter:
             if group["label_ratio"].iloc[0] == "100%":
                 self._draw_classes(number, title, group)
 
-    def _add_table(self, name: str, title: str, table: pd.DataFrame, shown: Shown = EVERYTHING_SHOWN) -> None:
+    def _add_table(self, name: str, title: str, table: pd.DataFrame, shown: Shown = EVERYTHING_SHOWN) -> str:
+        """Write a table and put it on the page; returns its section in Markdown."""
         title = f"{self.mark}{title}"
         if shown.protocol and "[paper" in table.to_string():
             title += f"; [paper]: {shown.protocol}"
-        self.files.add_table(f"{self.prefix}{name}", f"{TABLES}/{self.prefix}{name}", title, table, shown.columns)
         self.tables.append(PageTable(name, self.synthetic, title, table, shown.about, shown.of))
+        name = f"{self.prefix}{name}"
+        return self.files.add_table(name, f"{TABLES}/{name}", title, table, shown.columns)
 
     def _add_figure(
         self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, shown: OnPage = PICTURE_ALONE

@@ -24,7 +24,7 @@ from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, Wr
 from pretrain_bench.reports.page.html import Page, render_page
 from pretrain_bench.reports.page.run_details import RunDetails
 from pretrain_bench.reports.report_files import ReportFiles
-from pretrain_bench.reports.tables.formats import csv_text, escape_markdown, section
+from pretrain_bench.reports.tables.formats import csv_text, escape_markdown
 from pretrain_bench.reports.tables.group_table import TO_SEE
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _short_tables(written: Sequence[WrittenGroup], across: AcrossGroups) -> list
     """The tables for a terminal: one of each group, or, where there are many groups, one of each task over its label ratios."""
     if len(written) <= MOST_GROUP_TABLES:
         return [group.summary for group in written]
-    ratios = {key: section(table.title, table.frame) for key, table in across.ratios.items()}
-    return list(dict.fromkeys(ratios.get(group.family, group.summary) for group in written))
+    return list(dict.fromkeys(across.ratios.get(group.family, group.summary) for group in written))
 
 
 def _answer_section(across: AcrossGroups, facts: Sequence[Fact]) -> str:

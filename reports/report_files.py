@@ -26,12 +26,13 @@ class ReportFiles:
 
     def add_table(
         self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[EffectColumn] = ()
-    ) -> None:
+    ) -> str:
         """Write a table in every format; `stem` is its path below the folder, without a suffix. `columns`: the same effects for a
-        paper, in LaTeX, where the title does not explain cells."""
+        paper, in LaTeX, where the title does not explain cells. Returns its section in Markdown."""
         tex = paper_table(columns, title.replace(CELLS_EXPLAINED, "")) if columns else None
         self.files[name] = write_table(table, self._place(stem), title, tex)
         self.sections.append(section(title, table))
+        return self.sections[-1]
 
     def add_figure(self, name: str, stem: str, draw: Callable[[], Any], data: pd.DataFrame) -> Path:
         """Write the data of a figure and queue the figure; `stem` as of a table. `draw` makes it, in another process. Returns the

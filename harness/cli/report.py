@@ -147,9 +147,10 @@ def _print(text: str, files: dict[str, Path], out: Path, json: bool) -> None:
         return
     print(printable(text))
     top = {name: path for name, path in files.items() if path.parent == out}
+    below = [path for name, path in files.items() if name not in top]
     width = max(map(len, top), default=0)
     for name, path in top.items():
         print(f"{name:<{width}} {path}")
-    folders = sorted({path.relative_to(out).parts[0] for path in files.values()} - {path.name for path in top.values()})
-    if folders:
-        print(f"{len(files) - len(top)} more tables and figures in {out}: {', '.join(folders)} (--json lists them)")
+    if below:
+        folders = ", ".join(sorted({path.relative_to(out).parts[0] for path in below}))
+        print(f"{len(below)} more tables and figures in {out}: {folders} (--json lists them)")
