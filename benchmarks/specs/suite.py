@@ -62,19 +62,22 @@ class Suite(Spec):
                 LabelRatio.parse(ratio)
             except WrongUse as error:
                 raise ValueError(str(error)) from None
-        if self.own_finetune_seeds and self.finetune_seeds != tuple(range(len(self.finetune_seeds))):
-            raise ValueError(
-                f"own_finetune_seeds: expected finetune_seeds {list(range(len(self.finetune_seeds)))}, which number the "
-                "fine-tunings of one pre-training"
-            )
-        if self.own_finetune_seeds and max(self.pretrain_seeds) > MOST_SEED // len(self.finetune_seeds) - 1:
-            raise ValueError(
-                f"own_finetune_seeds: pretrain_seeds up to {MOST_SEED // len(self.finetune_seeds) - 1} are possible"
-            )
+        if self.own_finetune_seeds:
+            self._check_own_seeds()
         for entry in self.exclude:
             if unknown := set(entry) - set(AXES):
                 raise ValueError(f"exclude: unknown field {min(unknown)!r}; a cell has {', '.join(AXES)}")
         return self
+
+    def _check_own_seeds(self) -> None:
+        numbers = range(len(self.finetune_seeds))
+        if self.finetune_seeds != tuple(numbers):
+            raise ValueError(
+                f"own_finetune_seeds: expected finetune_seeds {list(numbers)}, which number the fine-tunings of one pre-training"
+            )
+        most = MOST_SEED // len(numbers) - 1
+        if max(self.pretrain_seeds) > most:
+            raise ValueError(f"own_finetune_seeds: pretrain_seeds up to {most} are possible")
 
     def cells(
         self, budget: str, profile: str, filters: Iterable[Filter] = (), names: Mapping[str, str] = {}
