@@ -33,6 +33,7 @@ from pretrain_bench.harness.store.store import (
     CODE,
     CONFUSION,
     LOG,
+    RECORD,
     Store,
     is_done,
 )
@@ -160,6 +161,7 @@ class _Attempt:
     def run(self) -> Record:
         """Lay out, execute, judge and record the stage; raises as `StageRunner.run`."""
         recover(self.root / "out")
+        self._check_parents()
         self._check_labels()
         lay_out(self.root, self.planned, self.parents, self.imagenet_weights)
         execution = self._execute()
@@ -195,6 +197,15 @@ class _Attempt:
         while not self.job.allocation.stop.asked and time.monotonic() < deadline:
             time.sleep(SIGNALS_SECONDS / 20)
         return self.job.allocation.stop.asked > 0
+
+    def _check_parents(self) -> None:
+        """Raises WrongUse if a stage that this one builds on was withdrawn or pruned after it was looked up."""
+        for stage, artifacts in self.parents.items():
+            if not (artifacts.parent / RECORD).is_file() or pruned(artifacts.parent):
+                raise WrongUse(
+                    f"{self.planned.title}: the stage {stage}, on which it builds, was removed from {self.store.root} while this "
+                    "one was waiting (`bench clean`); give the same command again, and both are run"
+                )
 
     def _check_labels(self) -> None:
         """Raises DataError if the labels that the stage trains on or is scored by differ from the manifest."""

@@ -19,7 +19,9 @@ from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.layout import with_users_paths
 from pretrain_bench.harness.running.scheduler import run_cells, run_stages
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
+from pretrain_bench.harness.store.retention import PRUNED
 from pretrain_bench.harness.store.store import Store
+from pretrain_bench.harness.store.withdrawal import withdraw
 from tests.faults.in_process import SleepingInProcess
 from tests.harness.running.sleeping import CAPACITY, Watched, run
 
@@ -95,6 +97,29 @@ def test_an_interrupted_attempt_that_is_not_retried_stays_in_the_store(
     for _ in range(2):
         report = runner_of(tmp_path, executor, "none").run(job_of(stage))
         assert report.reused and report.record.outcome == "infra_error" and len(executor.started) == 1
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "pruned"])
+def test_a_stage_whose_parent_was_removed_while_it_waited_names_it(
+    how: str, cells: list[PlannedCell], tmp_path: Path
+) -> None:
+    child = next(s for c in cells for s in c.stages if s.spec.parents)
+    parents = [s for c in cells for s in c.stages if s.spec.key in child.spec.parents.values()]
+    executor = Watched()
+    runner = runner_of(tmp_path, executor)
+    run_cells([c for c in cells if child in c.stages], runner, CAPACITY)
+    store = runner.store
+    store_folder = store.folder(child.spec.kind, child.spec.key)
+    store_folder.rename(tmp_path / "elsewhere")
+    for parent in parents:
+        if how == "withdrawn":
+            withdraw(store, [parent.spec.key], "a test")
+        else:
+            (store.folder(parent.spec.kind, parent.spec.key) / PRUNED).write_text('{"backbone.pt": "bench clean"}')
+    before = list(executor.started)
+    with pytest.raises(WrongUse, match=r"on which it builds, was removed from .*; give the same command again"):
+        runner.run(job_of(child))
+    assert executor.started == before and store.last_attempt(child.spec.key) is None
 
 
 class Refusing(SleepingInProcess):
