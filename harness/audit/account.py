@@ -8,13 +8,24 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.runs import AuditedRun, Runs
 from pretrain_bench.harness.audit.shipped import shipped
-from pretrain_bench.harness.contract.events import EVENTS_FILE, End, Eval, Event, Step, Usage, broken_line, read_events
+from pretrain_bench.harness.contract.events import (
+    EVENTS_FILE,
+    End,
+    Eval,
+    Event,
+    Start,
+    Step,
+    Usage,
+    broken_line,
+    read_events,
+)
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.estimate import rough_flops
@@ -80,6 +91,13 @@ def _check_outcome(run: AuditedRun, events: list[Event], tally: Tally) -> None:
         tally.expect(
             OUTCOME, end is not None and end.status == "ok", run.name, "outcome ok, but its events do not end with ok"
         )
+        if end is not None:
+            text = f"stopped: {record.stopped} in the record, {end.stopped} in the last event"
+            tally.expect(OUTCOME, record.stopped == end.stopped, run.name, text)
+        if record.stopped is not None and run.spec.limits.currency not in (Currency.flops, Currency.gpu_seconds):
+            planned = next((e.total_steps for e in reversed(events) if isinstance(e, Start)), 0)
+            text = f"stopped early by its own account, but it took all of its {planned} steps"
+            tally.expect(OUTCOME, record.ledger.optimizer_steps < planned, run.name, text)
         if end is not None and record.files:
             same = clean_metrics(end.metrics) == record.stage_metrics
             tally.expect(OUTCOME, same, run.name, "the metrics of its last event differ from those of the record")

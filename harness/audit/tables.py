@@ -77,8 +77,10 @@ def _aspects(run: SharedSpec, behind: tuple[SharedSpec, ...]) -> list[Aspect]:
     add("equal budgets in fine-tuning", spec.limits.model_dump(mode="json"))
     pretrained = [s for s in stages if s.kind == "pretrain"]
     if any(s.data is not None for s in pretrained):
+        limits = pretrained[-1].limits
         total = sum(s.limits.amount for s in pretrained)
-        add(EQUAL_PRETRAINING, {pretrained[-1].limits.currency.value: total})
+        horizons = sorted({s.limits.schedule_horizon for s in pretrained if s.data is not None})
+        add(EQUAL_PRETRAINING, {limits.currency.value: total, "schedule_horizon": ", ".join(horizons)})
     for stage in (spec, *stages):
         add(ONE_PROFILE, {"profile": stage.profile, "version": stage.profile_version})
         add(ONE_NETWORK, {**stage.network.model_dump(mode="json"), "precision": stage.precision})

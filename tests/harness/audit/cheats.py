@@ -23,6 +23,8 @@ from pretrain_bench.harness.audit import (
 )
 from tests.conftest import REPOSITORY
 from tests.harness.audit.damage import (
+    call_it_stopped,
+    call_it_stopped_everywhere,
     claim_a_commit,
     claim_an_image,
     claim_fewer_labels,
@@ -43,6 +45,7 @@ from tests.harness.audit.damage import (
     fail_good_runs,
     invent_a_budget_version,
     invent_predictions,
+    keep_the_rate_up,
     leave_out_hard_scenes,
     lower_costs,
     make_up_code_list,
@@ -103,6 +106,9 @@ CHEATS = (
     Cheat(other_batch, "another batch for one method", tables.ONE_RECIPE),
     Cheat(other_width, "a wider network for one method", tables.ONE_NETWORK),
     Cheat(invent_a_budget_version, "a larger budget as version 2 of a shipped one", limits.BUDGET),
+    Cheat(keep_the_rate_up, "a rival's learning rate never falls", limits.BUDGET),
+    Cheat(call_it_stopped, "a run said to be stopped early", account.OUTCOME),
+    Cheat(call_it_stopped_everywhere, "the same, with its last event", account.OUTCOME),
     Cheat(run_other_code, "other code behind all runs", code.KNOWN, KNOWN),
     Cheat(make_up_code_list, "made-up hashes in `code.json`", code.LISTED),
     Cheat(patch_one_arm, "patched code for one method", tables.ONE_CODE),

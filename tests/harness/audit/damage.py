@@ -235,6 +235,21 @@ def take_the_best(checkpoint: str) -> Callable[[Path], None]:
 # ----------------------------------------------------------------------------------------------------------- accounts
 
 
+def keep_the_rate_up(runs: Path) -> None:
+    """A rival is pre-trained with a schedule that never comes to its end."""
+    edit_spec(folder_of(runs, "csc", "pretrain"), lambda s: s["limits"].update(schedule_horizon="recipe"))
+
+
+def call_it_stopped(runs: Path) -> None:
+    """A stopped run need not use up its budget, nor repeat to the bit."""
+    edit_record(folder_of(runs, "csc"), lambda r: r.update(stopped="soft_limit"))
+
+
+def call_it_stopped_everywhere(runs: Path) -> None:
+    call_it_stopped(runs)
+    edit_events(folder_of(runs, "csc"), lambda e: e.update(stopped="soft_limit") if e["event"] == "end" else None)
+
+
 def fail_good_runs(runs: Path) -> None:
     folder = folder_of(runs, "scratch")
     remove(folder / "artifacts")
