@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.harness.audit.account import time_of
@@ -22,8 +23,15 @@ def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str |
     records = {key: run.record for key, run in runs.items()}
     by_cell = {_identity(r.cell): r for r in records.values() if r.cell is not None}
     failed = {
-        (r.method, runs[r.key].spec.seed, runs[r.key].spec.task)
-        for r in records.values()
+        _Earlier(
+            r.method,
+            spec.seed,
+            spec.task,
+            spec.limits.budget,
+            spec.profile,
+            r.dataset if r.kind == "pretrain" else None,
+        )
+        for r, spec in ((run.record, run.spec) for run in runs.values())
         if r.kind != "finetune" and r.outcome != Outcome.ok
     }
     since = time_of(registration.registered_at)
@@ -35,7 +43,7 @@ def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str |
                 f"present as {record.key}, registered as {entry.key}: different code, recipe, data or machine settings"
             )
             tally.note(PRESENT, "warning", title, text)
-        elif record is None and failed & {(cell.method, cell.pretrain_seed, task) for task in _tasks_before(cell)}:
+        elif record is None and failed & _stages_before(cell):
             tally.note(PRESENT, "warning", title, "was not run because an earlier stage of it failed")
         elif not tally.expect(PRESENT, record is not None, title, f"registered as {entry.key}, but has no run here"):
             continue
@@ -54,6 +62,20 @@ def _identity(cell: Cell) -> str:
     return cell.model_dump_json()
 
 
-def _tasks_before(cell: Cell) -> tuple[str | None, ...]:
-    """Tasks of a cell's earlier stages: None for a pre-training, the cell's task for the features of a linear probe."""
-    return (None, cell.task) if cell.protocol == "linear" else (None,)
+class _Earlier(NamedTuple):
+    """An earlier stage of a cell: a pre-training on a dataset, or the features of a task for linear probes."""
+
+    method: str
+    seed: int
+    task: str | None
+    budget: str
+    profile: str
+    dataset: str | None
+
+
+def _stages_before(cell: Cell) -> set[_Earlier]:
+    pretraining = _Earlier(cell.method, cell.pretrain_seed, None, cell.budget, cell.profile, cell.pretrain_dataset)
+    found = {pretraining, pretraining._replace(dataset=None)}  # a stage that only draws or converts weights has no data
+    if cell.protocol == "linear":
+        found.add(pretraining._replace(task=cell.task, dataset=None))
+    return found

@@ -36,7 +36,7 @@ def check_seeds(runs: Runs, tally: Tally) -> None:
         if run.spec.kind == "finetune":
             tuned[_but(run.shared, "method", "transfer", "input")].append(run)
         elif BACKBONE in run.record.artifacts:
-            pretrained[_but(run.shared)].append(run)
+            pretrained[_but(run.shared, "checkpoint")].append(run)
     for group in pretrained.values():
         if len({run.spec.seed for run in group}) > 1:  # a single seed has no counterpart
             _check_equal_weights(group, tally)
