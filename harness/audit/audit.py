@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.audit import bundle, rerun
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.prepared import PreparedData
@@ -46,10 +46,10 @@ class AuditOptions(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """The findings, and the readable runs by key. The run folders of a bundle no longer exist at this point."""
+    """The findings, and the number of audited runs."""
 
     tally: Tally
-    runs: dict[str, AuditedRun]
+    runs: int
 
 
 def audit(path: Path, options: AuditOptions, display: Display) -> Audit:
@@ -81,8 +81,7 @@ def _audit_store(store: Store, options: AuditOptions, display: Display) -> Audit
     keys = {store.find(prefix).name for prefix in options.keys}
     again = [store.find(prefix).name for prefix in options.rerun]
     data = PreparedData(display.say, options.rescore)
-    runs = audit_files(store, tally, sorted(keys) or None, data)
-    chosen = {k: r for k, r in runs.items() if not keys or k in keys}
+    runs, chosen = audit_files(store, tally, sorted(keys) or None, data)
     _check_registered(options, runs, tally)
     if options.rescore:
         rescore(chosen.values(), data, tally)
@@ -91,7 +90,7 @@ def _audit_store(store: Store, options: AuditOptions, display: Display) -> Audit
             _run_again(runs[key], runs, options.times, tally, display)
     for run in _sample(chosen, options, display):
         _run_again(run, runs, options.times, tally, display)
-    return Audit(tally, runs)
+    return Audit(tally, len(chosen))
 
 
 def _audit_bundle(archive: Path, folder: Path, options: AuditOptions, display: Display) -> Audit:
@@ -103,14 +102,13 @@ def _audit_bundle(archive: Path, folder: Path, options: AuditOptions, display: D
     store = Store(folder, bundle=archive)
     keys = {store.find(prefix).name for prefix in options.keys}
     data = PreparedData(display.say, options.rescore)
-    runs = audit_files(store, tally, sorted(keys) or None, data)
+    runs, chosen = audit_files(store, tally, sorted(keys) or None, data)
     bundle.check_merkle(contents, runs, tally)
     _check_registered(options, runs, tally)
     if options.rescore:
-        chosen = [r for k, r in runs.items() if not keys or k in keys]
-        bundle.rescore_counts(chosen, data, tally)
-        rescore(chosen, data, tally)
-    return Audit(tally, runs)
+        bundle.rescore_counts(chosen.values(), data, tally)
+        rescore(chosen.values(), data, tally)
+    return Audit(tally, len(chosen))
 
 
 def _check_registered(options: AuditOptions, runs: dict[str, AuditedRun], tally: Tally) -> None:
@@ -144,7 +142,10 @@ def _run_again(run: AuditedRun, runs: dict[str, AuditedRun], times: int, tally: 
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 repeated = rerun.repeat(run, runs, Path(scratch), process_executor(), display)
-            except WrongUse as error:
+            except rerun.RerunFailed as error:
+                rerun.judge_failure(run, error, tally)
+                break
+            except (WrongUse, EnvironmentCannot) as error:
                 tally.note(rerun.CHECK, "not checked", run.name, str(error))
                 break
             rerun.compare(repeated, runs, tally)

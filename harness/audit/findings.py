@@ -66,13 +66,13 @@ def exit_code(findings: Iterable[Finding], strict: bool) -> int:
 def summary(findings: Sequence[Finding], runs: int) -> str:
     """The verdict of an audit of `runs` runs in one sentence, with the limits of any audit of a store."""
     checks = {v: sorted({f.check for f in findings if f.verdict == v}) for v in SEVERITY}
-    of = f"{runs:,} run" if runs == 1 else f"{runs:,} runs"
+    of = "this run" if runs == 1 else f"these {runs:,} runs"
     if checks["failed"]:
         others = f" and {len(checks['failed']) - 1} more" if len(checks["failed"]) > 1 else ""
-        return f"Do not rely on these {of}: {checks['failed'][0]!r}{others} does not hold."
+        return f"Do not rely on {of}: {checks['failed'][0]!r}{others} does not hold."
     if not runs:
         return "No run could be audited."
-    parts = [f"Nothing contradicts these {of}"]
+    parts = [f"Nothing contradicts {of}"]
     if checks["warning"]:
         parts.append(f"{_count(checks['warning'])} worth knowing")
     if checks["not checked"]:

@@ -35,6 +35,14 @@ SPREADS = 3.0
 """Tolerated difference of the headline metric, in standard deviations over seeds, where numerics differ."""
 
 
+class RerunFailed(BenchError):
+    """A rerun ended without a result; `record` is that of its last stage."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(f"the rerun ended as {record.outcome.value}: {record.message}")
+        self.record = record
+
+
 class Repeated(NamedTuple):
     """A rerun: both records and folders of each stage, in order."""
 
@@ -95,19 +103,27 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
 def repeat(
     run: AuditedRun, runs: dict[str, AuditedRun], folder: Path, executor: Executor, display: Display
 ) -> Repeated:
-    """Rerun a run and its chain in a separate store below `folder`. Raises WrongUse, BenchError."""
+    """Rerun a run and its chain in a separate store below `folder`. Raises WrongUse if it cannot be rerun here, RerunFailed."""
     chain = chain_of(run, runs)
     store = Store(folder)
     runner = StageRunner(store, executor, display, RunOptions())
     reports = run_stages(planned_again(chain, display.say), runner, whole_machine("cpu"))
     last = reports[-1].record
     if last.outcome != Outcome.ok:
-        raise BenchError(f"{run.name}: the rerun ended as {last.outcome.value}: {last.message}")
+        raise RerunFailed(last)
     pairs = [
         (was, report.record, store.folder(report.record.kind, report.record.key))
         for was, report in zip(chain, reports, strict=True)
     ]
     return Repeated(pairs)
+
+
+def judge_failure(run: AuditedRun, error: RerunFailed, tally: Tally) -> None:
+    """A rerun that crashes, or writes something invalid, on equal numerics contradicts the record; other ends may be the
+    machine's."""
+    same = run.record.provenance.numerics == error.record.provenance.numerics
+    contradicts = same and error.record.outcome in (Outcome.crashed, Outcome.invalid_output)
+    tally.note(CHECK, "failed" if contradicts else "not checked", run.name, str(error))
 
 
 def compare(repeated: Repeated, runs: dict[str, AuditedRun], tally: Tally) -> None:

@@ -217,7 +217,7 @@ def test_what_runs_share_is_judged_once_and_a_file_is_read_once(
         monkeypatch.setattr(module, "read_plain", counted)
     monkeypatch.setattr(split, "_of_test_scenes", lambda *a: [judged.append(a), *of_test_scenes(*a)][1:])
     tally = Tally()
-    runs = static.audit_files(store, tally)
+    runs, _ = static.audit_files(store, tally)
     assert len(runs) == 4 and len(judged) == 1, "three fine-tunings share a spec"
     assert sum(path.name == "pruned.json" for path in read) == 4
     assert len({id(tables.code_list(run)) for run in runs.values()}) == 1, "one list of code in memory"
