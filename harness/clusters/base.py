@@ -7,7 +7,7 @@ store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
@@ -81,8 +81,9 @@ class Place(Protocol):
     def ended(self, seconds: float) -> list[Ended]:
         """Stages that have ended since the last call; waits up to `seconds` for one. Raises BenchError if the place is lost."""
 
-    def cancel(self) -> None:
-        """Ask the stages of this command to stop: gracefully the first time, immediately the second time."""
+    def cancel(self) -> Mapping[str, str]:
+        """Ask the stages of this command to stop: gracefully the first time, immediately the second time. Returns the stages of
+        earlier commands, which continue and are no longer watched: the cluster's name of the job by key."""
 
     def states(self) -> dict[str, JobState]:
         """The submitted stages, by key."""

@@ -64,9 +64,10 @@ class LocalMachine:
             ends.append(Ended(job.key, None if error else future.result(), error))
         return ends
 
-    def cancel(self) -> None:
+    def cancel(self) -> dict[str, str]:
         """See `Place.cancel`."""
         self.stop.ask()
+        return {}
 
     def states(self) -> dict[str, JobState]:
         """The running stages, as jobs without a name."""

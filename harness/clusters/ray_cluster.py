@@ -162,13 +162,14 @@ class RayCluster:
     def _head(self) -> str:
         return f"the head of the Ray cluster at {self._gcs}"
 
-    def cancel(self) -> None:
+    def cancel(self) -> dict[str, str]:
         """See `Place.cancel`."""
         import ray
 
         self._cancelled += 1
         for task in self._tasks:
             ray.cancel(task, force=self._cancelled > 1)
+        return {}
 
     def states(self) -> dict[str, JobState]:
         """See `Place.states`; a task runs once its stage has an owner in the store."""

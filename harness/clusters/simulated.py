@@ -154,8 +154,9 @@ class SimulatedCluster:
         node.give_back(stage.demand, gpus)
         return [Ended(stage.key, _report(stage.planned, True))]
 
-    def cancel(self) -> None:
+    def cancel(self) -> dict[str, str]:
         """See `Place.cancel`; a simulation ends by itself."""
+        return {}
 
     def states(self) -> dict[str, JobState]:
         """See `Place.states`."""

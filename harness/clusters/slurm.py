@@ -64,6 +64,8 @@ class Slurm:
         self._listed: dict[str, tuple[str, str]] = {}
         self._missing: dict[str, int] = {}
         """Number of consecutive squeue answers that did not list a stage's job."""
+        self._users = {os.getuid()}
+        """Ids of the users whose jobs are watched: colleagues may have submitted to a shared store."""
         self._looked = self._asked = 0.0
         self._is_full = False
         self._cancelled = 0
@@ -80,8 +82,14 @@ class Slurm:
     def attach(self, stages: Sequence[ReadyStage]) -> Iterable[str]:
         """See `Place.attach`."""
         wanted = {stage.key: stage for stage in stages}
-        self._ask(at_once=True)
-        for submission in submissions(self.store, NAME):
+        known = list(submissions(self.store, NAME))
+        self._users |= owners(known)
+        if not self._ask(at_once=True) and known:
+            raise EnvironmentCannot(
+                f"{self.store.root}: earlier commands submitted stages to Slurm, and squeue does not say which of them still "
+                "run; try again once it answers"
+            )
+        for submission in known:
             submission, ended = self._numbered(submission), submission.ended()
             left = [key for key in submission.keys if key not in ended and self._may_run(submission, key)]
             if not left:
@@ -186,7 +194,7 @@ class Slurm:
         if not at_once and time.monotonic() - self._asked < ASK_SECONDS:
             return False
         self._asked = time.monotonic()
-        listed = squeue("--user", str(os.getuid()))
+        listed = squeue_of(self._users)
         if listed is None:
             return False
         self._listed = listed
@@ -195,16 +203,20 @@ class Slurm:
     def _current(self) -> dict[str, Submission]:
         return {submission.intent.name: submission for submission in self._of.values()}
 
-    def cancel(self) -> None:
-        """Signal the jobs of this driver; kill them the second time."""
+    def cancel(self) -> dict[str, str]:
+        """Signal the jobs of this driver; kill them the second time. Those of other drivers, which may be alive, continue."""
         self._cancelled += 1
-        jobs = [s.job_of(key) for key, s in self._of.items() if s.intent.name in self._own]
+        others = {k: s.job_of(k) or s.intent.name for k, s in self._of.items() if s.intent.name not in self._own}
+        for key in others:
+            del self._of[key]
+        jobs = [submission.job_of(key) for key, submission in self._of.items()]
         own = list(dict.fromkeys(job for job in jobs if job is not None))
         softly = [] if self._cancelled > 1 else ["--signal=TERM"]
         pending = [job for job in own if self._listed.get(job, ("PENDING", ""))[0] == "PENDING"]
         for options, numbers in ((softly, own), ([], pending)):
             if numbers:
                 subprocess.run(["scancel", *options, *numbers], check=False, capture_output=True)
+        return others
 
     def states(self) -> dict[str, JobState]:
         """See `Place.states`."""
@@ -219,6 +231,20 @@ class Slurm:
                 submission.drop()
 
 
+def owners(known: Iterable[Submission]) -> set[int]:
+    """Ids of the users who submitted, without those of folders that have been removed meanwhile."""
+    found = set()
+    for submission in known:
+        with contextlib.suppress(FileNotFoundError):
+            found.add(submission.folder.stat().st_uid)
+    return found
+
+
+def squeue_of(users: Iterable[int]) -> dict[str, tuple[str, str]] | None:
+    """The jobs of these users; see `squeue`."""
+    return squeue("--user", ",".join(map(str, sorted(users))))
+
+
 def job_state(submission: Submission, key: str, listed: Mapping[str, tuple[str, str]]) -> JobState:
     """The state of a submission's stage, according to squeue's list."""
     job = submission.job_of(key) or submission.intent.name
@@ -229,7 +255,7 @@ def job_state(submission: Submission, key: str, listed: Mapping[str, tuple[str, 
 def under_way(store: Store) -> dict[str, JobState]:
     """The stages of a store that are in Slurm and have not ended, for `bench status`. Empty if squeue does not answer."""
     known = list(submissions(store, NAME))
-    listed = squeue("--user", str(os.getuid())) if known else None
+    listed = squeue_of(owners(known)) if known else None
     if listed is None:
         return {}
     ended = {s.intent.name: s.ended() for s in known}

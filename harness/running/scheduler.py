@@ -107,6 +107,8 @@ class _Scheduler:
         """Attempt number of the record that a stage had before submission."""
         self.idle: dict[str, tuple[int, int]] = {}
         """Step that an interrupted stage had reached, and its number of interruptions since without further progress."""
+        self.left: dict[str, str] = {}
+        """Jobs of an earlier command that continue after Ctrl-C, by the key of their stage."""
         self.stopping = self.cancelled = False
         self.error: BaseException | None = None
 
@@ -128,15 +130,24 @@ class _Scheduler:
                     self._look_for(held_elsewhere)
                 except KeyboardInterrupt:
                     self.stopping = self.cancelled = True
-                    self.place.cancel()
+                    self.left |= self.place.cancel()
+                    self.running -= self.left.keys()
         finally:
             self.place.close()
         self.runner.remove_remains(self.reports.values())
         if self.cancelled and not isinstance(self.error, Cancelled):
-            raise Cancelled("stopped; rerun the same command to resume")
+            raise Cancelled(f"stopped; rerun the same command to resume{self._left_running()}")
         if self.error is not None:
             raise self.error
         return self.reports
+
+    def _left_running(self) -> str:
+        if not self.left:
+            return ""
+        jobs = ", ".join(sorted(set(self.left.values())))
+        return (
+            f". Stages that an earlier command submitted continue ({jobs}); only the cluster's own command stops them"
+        )
 
     def _reuse(self) -> None:
         """Report stages that need no run. Later stages come first, since they determine whose artifacts are needed."""

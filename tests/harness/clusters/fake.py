@@ -71,7 +71,7 @@ class FakeCluster:
         self.out.discard(note.key)
         return [Ended(note.key, problem=note.as_error())]
 
-    def cancel(self) -> None:
+    def cancel(self) -> dict[str, str]:
         raise Interrupted("not asked for in these tests")
 
     def states(self) -> dict[str, JobState]:

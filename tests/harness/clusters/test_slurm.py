@@ -4,6 +4,7 @@ and detection of the end of a job."""
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from pretrain_bench.api.status import status
-from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.harness.clusters import jobs, slurm
 from pretrain_bench.harness.clusters.base import Ended, Interrupted, ReadyStage
 from pretrain_bench.harness.clusters.slurm_options import SlurmOptions
@@ -22,7 +23,7 @@ from pretrain_bench.harness.clusters.worker import run_files
 from pretrain_bench.harness.executors.base import Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.scheduler import stages_of
-from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport
+from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageReport
 from pretrain_bench.harness.store.store import Store
 from tests.harness.clusters.fake import SLEEPING, run_on
 
@@ -38,7 +39,7 @@ class SlurmHere:
         self.threads: list[threading.Thread] = []
         self.hold = self.down = False
         self.loses: set[str] = set()
-        self.cancelled: list[list[str]] = []
+        self.asked: list[tuple[str, ...]] = []
 
     def submit_calls(
         self, calls: Sequence[functools.partial[int]], submission: Submission, parameters: Any, values: Any
@@ -66,6 +67,7 @@ class SlurmHere:
         del self.listed[job]
 
     def squeue(self, *arguments: str) -> dict[str, tuple[str, str]] | None:
+        self.asked.append(arguments)
         return None if self.down else dict(self.listed)
 
 
@@ -143,6 +145,49 @@ def test_a_driver_that_starts_again_follows_what_it_had_submitted(
     assert sum(cluster.sizes) == 10, "nothing was submitted twice"
     run(place_on(Store(tmp_path)), cells)
     assert sum(cluster.sizes) == 10 and not kept(again.store)
+
+
+def submitted_by_a_killed_driver(cells: list[PlannedCell], store: Store, cluster: SlurmHere) -> list[ReadyStage]:
+    cluster.hold = True
+    killed = place_on(store)
+    stages = {s.spec.key: s for s in stages_of(cells) if not s.spec.parents}
+    ready = [ReadyStage(s, key, killed.demand(s), seconds=1.0) for key, s in stages.items()]
+    killed.submit(ready)
+    return ready
+
+
+def test_a_driver_that_starts_while_squeue_is_down_submits_and_removes_nothing(
+    cells: list[PlannedCell], tmp_path: Path, cluster: SlurmHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    submitted = submitted_by_a_killed_driver(cells, store, cluster)
+    cluster.down = True
+    with pytest.raises(EnvironmentCannot, match="squeue does not say which of them still run; try again"):
+        run(place_on(store), cells)
+    assert sum(cluster.sizes) == len(submitted) and len(kept(store)) == 1
+    cluster.down = False
+    assert slurm.owners(kept(store)) == {os.getuid()}
+    monkeypatch.setattr(slurm, "owners", lambda known: {70_000})
+    assert list(place_on(store).attach(submitted)) == [stage.key for stage in submitted]
+    assert cluster.asked[-1] == ("--user", f"{os.getuid()},70000"), "a colleague's jobs are looked up too"
+
+
+def test_ctrl_c_leaves_the_jobs_of_an_earlier_driver_and_names_them(
+    cells: list[PlannedCell], tmp_path: Path, cluster: SlurmHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    submitted_by_a_killed_driver(cells, store, cluster)
+    again = place_on(store)
+
+    def interrupted(seconds: float) -> list[Ended]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(again, "ended", interrupted)
+    with pytest.raises(
+        Cancelled, match=r"rerun the same command to resume\. Stages that an earlier command submitted continue \(11\)"
+    ):
+        run(again, cells)
+    assert "11" in cluster.listed and len(kept(store)) == 1
 
 
 @pytest.mark.parametrize("reached", [True, False])
