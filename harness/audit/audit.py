@@ -46,10 +46,10 @@ class AuditOptions(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """The findings, and the number of audited runs."""
+    """The findings, and the audited runs by key. The run folders of a bundle no longer exist at this point."""
 
     tally: Tally
-    runs: int
+    runs: dict[str, AuditedRun]
 
 
 def audit(path: Path, options: AuditOptions, display: Display) -> Audit:
@@ -90,7 +90,7 @@ def _audit_store(store: Store, options: AuditOptions, display: Display) -> Audit
             _run_again(runs[key], runs, options.times, tally, display)
     for run in _sample(chosen, options, display):
         _run_again(run, runs, options.times, tally, display)
-    return Audit(tally, len(chosen))
+    return Audit(tally, chosen)
 
 
 def _audit_bundle(archive: Path, folder: Path, options: AuditOptions, display: Display) -> Audit:
@@ -108,7 +108,7 @@ def _audit_bundle(archive: Path, folder: Path, options: AuditOptions, display: D
     if options.rescore:
         bundle.rescore_counts(chosen.values(), data, tally)
         rescore(chosen.values(), data, tally)
-    return Audit(tally, len(chosen))
+    return Audit(tally, chosen)
 
 
 def _check_registered(options: AuditOptions, runs: dict[str, AuditedRun], tally: Tally) -> None:

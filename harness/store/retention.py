@@ -7,7 +7,7 @@ predictions; `none` keeps neither; `all` keeps everything that a stage left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -20,6 +20,8 @@ Keep = Literal["none", "final", "best", "all"]
 KEEPS: tuple[str, ...] = get_args(Keep)
 PRUNED = "pruned.json"
 BACKBONE = "backbone.safetensors"
+PRETRAIN_FILES = (".safetensors", ".json")
+"""Endings of the artifacts that pre-training stages leave: weights, and settings that later stages read with them."""
 STAGE_JSON = "root/in/stage.json"
 """Where a partial folder has the spec of its stage."""
 NOT_PACKED = "not in the bundle"
@@ -42,7 +44,7 @@ def is_kept(name: str, keep: Keep) -> bool:
     if keep == "none":
         return False
     if keep == "best":
-        return name.endswith(".safetensors") or name.startswith("predictions/")
+        return name.endswith(PRETRAIN_FILES) or name.startswith("predictions/")
     return name == BACKBONE or name.startswith("predictions/final/")
 
 
@@ -58,17 +60,24 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
             yield Prunable(folder, record, names, sum(record.artifacts[n].bytes for n in names))
 
 
-def prune(run: Prunable, keep: Keep) -> None:
+def prune(run: Prunable, keep: Keep) -> bool:
     """Remove the files, after listing them in the run's pruned.json and the chain, so that pruned files are never taken for
-    missing ones."""
-    if not (run.folder / RECORD).is_file():  # withdrawn meanwhile
-        return
-    noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
-    write_json(run.folder / PRUNED, noted, durable=True)
-    root = run.folder.parent.parent
-    chain.append_pruned(root, run.record, Store(root).records)
+    missing ones. False if the run was withdrawn meanwhile, or a stage that builds on it has begun."""
+    if not (run.folder / RECORD).is_file():
+        return False
+    store, before = Store(run.folder.parent.parent), pruned(run.folder)
+    write_json(run.folder / PRUNED, {**before, **dict.fromkeys(run.names, f"bench clean --keep {keep}")}, durable=True)
+    # A stage that begins now either finds this note, or is found here.
+    if run.record.key in needed_by_stages(store):
+        if before:
+            write_json(run.folder / PRUNED, before, durable=True)
+        else:
+            (run.folder / PRUNED).unlink()
+        return False
+    chain.append_pruned(store.root, run.record, store.records)
     for name in run.names:
         remove_plain(run.folder / ARTIFACTS / name, run.folder)
+    return True
 
 
 def pruned(folder: Path) -> dict[str, str]:
@@ -80,12 +89,13 @@ def pruned(folder: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in noted.items()} if isinstance(noted, dict) else {}
 
 
-def needed_by_stages(store: Store, only_running: bool = False) -> set[str]:
-    """Keys of the runs that stages in progress build on: `only_running` ones, or also those that a later command resumes."""
+def needed_by_stages(store: Store, only_running: bool = False, but: Collection[str] = ()) -> set[str]:
+    """Keys of the runs that stages in progress, `but` these, build on: only running ones, or also those that a later command
+    resumes."""
     needed = set()
     for path in (store.root / ".partial").glob(f"*/{STAGE_JSON}"):
         folder = path.parents[2]
-        if not only_running or store.held_by(folder.name) is not None:
+        if folder.name not in but and (not only_running or store.held_by(folder.name) is not None):
             needed |= parents_of_stage(folder)
     return needed
 

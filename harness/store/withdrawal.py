@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -14,8 +14,9 @@ from pretrain_bench.harness.store.retention import needed_by_stages, parents_of_
 from pretrain_bench.harness.store.store import GONE, KINDS, Store
 
 
-def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
+def withdrawable(store: Store, prefixes: Iterable[str], locked: Collection[str] = ()) -> list[Record]:
     """The runs whose keys begin with the prefixes, and all runs that build on them; a run comes after those that build on it.
+    This process holds the locks of the `locked` ones.
 
     Raises WrongUse for a prefix of no run or of several, for unreadable runs or a damaged chain, and for runs on which a stage in
     progress builds.
@@ -48,7 +49,7 @@ def withdrawable(store: Store, prefixes: Iterable[str]) -> list[Record]:
 
     for key in named:
         add(key)
-    in_use = needed_by_stages(store, only_running=True)  # a killed stage runs what it needs again
+    in_use = needed_by_stages(store, only_running=True, but=locked)  # a killed stage runs what it needs again
     for record in found:
         if record.key in in_use:
             name = f"{record.kind}/{record.key}"
@@ -75,7 +76,8 @@ def withdraw(store: Store, prefixes: Iterable[str], why: str) -> None:
     with ExitStack() as locks:
         for record in found:
             locks.enter_context(store.lock(record.key, give_up))
-        if {record.key for record in withdrawable(store, prefixes)} != {record.key for record in found}:
+        locked = {record.key for record in found}
+        if {record.key for record in withdrawable(store, prefixes, locked)} != locked:
             raise WrongUse("nothing was removed: other runs build on these by now; try again")
         for record in found:
             chain.append_withdrawn(store.root, record, why, store.records)

@@ -116,7 +116,7 @@ def audit(
             path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             pull(connect(url), path)
         audited = run_audit(path, options, display or default_display())
-    return Audit(audited.tally.all(), audited.runs)
+    return Audit(audited.tally.all(), len(audited.runs))
 
 
 def pack_bundle(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple, get_args
 
-from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.api.stores import AnyPath, folder_to_write
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.executors.usage import folder_bytes
 from pretrain_bench.harness.store.chain import MOST_REASON
 from pretrain_bench.harness.store.retention import Keep, prunable, prune
-from pretrain_bench.harness.store.store import Store
 from pretrain_bench.harness.store.withdrawal import publish_complete, withdrawable
 from pretrain_bench.harness.store.withdrawal import withdraw as withdraw_runs
 
@@ -44,22 +42,20 @@ def clean(
     """
     if keep not in get_args(Keep):
         raise WrongUse(f"--keep {keep!r}: expected one of {', '.join(get_args(Keep))}")
-    store = Store(Path(runs))
-    store.refuse_bundle()
+    store = folder_to_write(runs)
     root = store.root
     removable = list(prunable(store, keep))
     if problems := store.unreadable():
         raise WrongUse(f"nothing was removed: {problems[0]}")
-    removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
     folders = store.partial_folders() if abandoned else []
     idle = [p for p in folders if store.held_by(p.name) is None]
     left = {p: Removed(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle}
     if not dry_run:
         with writing(root, "pruning"):
-            for one in removable:
-                prune(one, keep)
+            removable = [one for one in removable if prune(one, keep)]
             # A process may have taken one up meanwhile.
             left = {folder: one for folder, one in left.items() if store.drop_abandoned(folder)}
+    removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
     return [*removed, *left.values()]
 
 
@@ -80,8 +76,7 @@ def withdraw(runs: AnyPath, keys: str | Iterable[str], *, why: str, dry_run: boo
         raise WrongUse(
             f"--withdraw: give the reason, which audits print, with --why TEXT (at most {MOST_REASON} characters)"
         )
-    store, keys = Store(Path(runs)), [keys] if isinstance(keys, str) else list(keys)
-    store.refuse_bundle()
+    store, keys = folder_to_write(runs), [keys] if isinstance(keys, str) else list(keys)
     store.check()
     if not dry_run:
         with writing(store.root, "withdrawing runs"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.api import cleaning
 from pretrain_bench.harness.audit.audit import AuditOptions, audit
 from pretrain_bench.harness.audit.findings import Finding
 from pretrain_bench.harness.audit.pack import PackOptions, pack
@@ -18,7 +19,7 @@ from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.store import chain, withdrawal
-from pretrain_bench.harness.store.retention import prunable, prune
+from pretrain_bench.harness.store.retention import PRUNED, is_kept, prunable, prune
 from pretrain_bench.harness.store.store import Store, write_json
 from tests.conftest import Bench
 from tests.harness.store.bundles import members
@@ -212,6 +213,45 @@ def test_a_withdrawal_cut_off_between_two_runs_is_finished_by_the_same_command(s
     pb.withdraw(store.root, [spec(1).key], why=WHY)
     assert len(pb.withdraw(store.root, [spec(1).key, spec(0).key], why=WHY)) == 2
     assert not keys(store) and pb.withdraw(store.root, [spec(1).key], why=WHY) == []
+
+
+def test_a_run_with_resumable_state_of_its_own_is_withdrawn(store: Store) -> None:
+    """As after `bench run --retry failed` and Ctrl-C: this command's own lock is not a stage in progress."""
+    child = child_of(spec(0))
+    with store.lock(child.key, lambda _: None) as partial:
+        write_json(partial / "root/in/stage.json", child.model_dump(mode="json"))
+    pb.withdraw(store.root, spec(0).key, why=WHY)
+    assert keys(store) == {spec(1).key}
+
+
+def test_pruning_leaves_what_a_stage_needs_that_begins_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = StageSpec.model_validate({**child_of(spec(1)).model_dump(mode="json"), "seed": 8})
+    with store.lock(child.key, lambda _: None) as partial:
+
+        def listed(*arguments: Any) -> Any:
+            found = list(prunable(*arguments))  # takes a while in a large store
+            write_json(partial / "root/in/stage.json", child.model_dump(mode="json"))
+            return iter(found)
+
+        monkeypatch.setattr(cleaning, "prunable", listed)
+        removed = {one.key for one in pb.clean(store.root, keep="none")}
+    assert removed == {spec(0).key, child_of(spec(0)).key}
+    folder = store.folder("pretrain", spec(1).key)
+    assert (folder / "artifacts/backbone.safetensors").is_file() and not (folder / PRUNED).exists()
+
+
+def test_what_later_stages_read_is_kept_by_default() -> None:
+    """The 2D network of `ours` is two files: weights, and the settings to build it from."""
+    assert is_kept("image_network.safetensors", "best") and is_kept("image_network.json", "best")
+    assert not is_kept("test/room.npy", "best") and not is_kept("image_network.json", "final")
+
+
+def test_a_bucket_is_not_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for clean in (pb.clean, lambda runs: pb.withdraw(runs, "x", why=WHY)):
+        with pytest.raises(pb.WrongUse, match=r"only `bench run` writes to a bucket"):
+            clean("s3://bucket/runs")
+    assert not list(tmp_path.iterdir())
 
 
 def test_pruning_beside_a_withdrawal_does_not_bring_a_folder_back(store: Store) -> None:
