@@ -143,5 +143,5 @@ def packs(stages: Sequence[ReadyStage], minutes: float) -> list[list[ReadyStage]
             jobs.append([])
             held = 0.0
         jobs[-1].append(stage)
-        held += seconds(stage)
+        held += seconds(stage) or math.inf
     return jobs

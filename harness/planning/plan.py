@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from pretrain_bench.harness.planning.stage_specs import (
     PlannedCell,
     PlannedStage,
 )
+from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import CODE, KINDS, RECORD, SPEC, Store
 
 MAX_REASONS = 3
@@ -119,7 +120,26 @@ def states(
             reason = older.why(planned)
             state = State.stale if reason else State.to_do
         planned_states.append(StageState(planned, key, state, reason, estimate))
-    return planned_states
+    return _with_pruned(planned_states, past, lambda planned: history.estimate(planned, machine_cpus, rates))
+
+
+def _with_pruned(
+    stages: list[StageState],
+    past: Mapping[str, tuple[Path, dict[str, Any]]],
+    estimate: Callable[[PlannedStage], Estimate],
+) -> list[StageState]:
+    """The stages, of which those that were pruned are to do again if a stage to run builds on them."""
+    needed: set[str] = set()
+    again = []
+    for stage in reversed(stages):
+        if stage.state == State.done and stage.key in needed and pruned(past[stage.key][0]):
+            stage = stage._replace(
+                state=State.to_do, reason="its artifacts were pruned", estimate=estimate(stage.planned)
+            )
+        if stage.state not in (State.done, State.failed):
+            needed |= set(stage.planned.spec.parents.values())
+        again.append(stage)
+    return again[::-1]
 
 
 def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:

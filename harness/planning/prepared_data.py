@@ -158,6 +158,12 @@ class DataSources(NamedTuple):
             return sum(file.bytes for file in held.manifest.files.values())
         return expected_bytes(dataset := self.dataset(name), self.stride_of(dataset))
 
+    def how_to_prepare(self, name: str) -> str:
+        """The command that prepares a dataset; a dataset of the user's own is given by the file that describes it."""
+        if self.dataset(name).synthetic:
+            return f"bench data prepare {name} --world {self.world}"
+        return f"bench data prepare {'FILE.yaml' if name in self.own else name} --root {self.roots.get(name, 'DIR')}"
+
     def prepare(
         self, name: str, strict: bool = False, progress: ProgressFor = no_progress, say: Callable[[str], None] = ignore
     ) -> PreparedDataset:

@@ -154,8 +154,8 @@ class ResolvedSuite(NamedTuple):
             if dataset.synthetic:
                 what = "generated when it is needed" if not is_prepared else "SYNTHETIC"
             else:
-                what = "" if is_prepared else f"bench data prepare {name} --root DIR; "
-                what += f"{dataset.licence} (bench data info {name})"
+                what = "" if is_prepared else f"{self.sources.how_to_prepare(name)}; "
+                what += dataset.licence if name in self.sources.own else f"{dataset.licence} (bench data info {name})"
             rows.append(
                 {
                     "what": f"data: {name}",

@@ -251,9 +251,13 @@ class _Scheduler:
         """The report of a stage that a cluster ran, from the store; None if it left no record."""
         planned = self.planned[key]
         record = self.runner.store.record(planned.spec.kind, key)
-        if record is None or not (is_done(record) or record.attempt > self.attempts[key]):
+        if record is None:
             return None
-        return StageReport(planned, record, reused=False)
+        if record.attempt > self.attempts[key]:
+            return StageReport(planned, record, reused=False)
+        # The record from before counts unless it was to be repeated: failed, or pruned and needed.
+        before = self.runner.reusable(planned, key, key in self.needed)
+        return before._replace(reused=False) if before is not None and is_done(record) else None
 
     def _may_run_again(self, key: str, error: Interrupted) -> bool:
         """Whether to submit an interrupted stage again: it made progress, or this is a new interruption."""

@@ -161,7 +161,6 @@ class _Attempt:
     def run(self) -> Record:
         """Lay out, execute, judge and record the stage; raises as `StageRunner.run`."""
         recover(self.root / "out")
-        self._check_parents()
         self._check_labels()
         lay_out(self.root, self.planned, self.parents, self.imagenet_weights)
         execution = self._execute()
@@ -199,7 +198,8 @@ class _Attempt:
         return self.job.allocation.stop.asked > 0
 
     def _check_parents(self) -> None:
-        """Raises WrongUse if a stage that this one builds on was withdrawn or pruned after it was looked up."""
+        """Raises WrongUse if a stage that this one builds on was withdrawn or pruned after it was looked up. Cleaning leaves it
+        alone from the moment that this stage's spec is in its partial folder, so this is checked afterwards."""
         for stage, artifacts in self.parents.items():
             if not (artifacts.parent / RECORD).is_file() or pruned(artifacts.parent):
                 raise WrongUse(
@@ -228,6 +228,7 @@ class _Attempt:
             caps = caps.model_copy(update={"memory_mib": min(caps.memory_mib, self.job.demand.memory_mib)})
         try:
             with kept_in(self.partial / "root", self.root):
+                self._check_parents()
                 return self.executor.run(StageLaunch(self.root, self.spec, caps, log, on_event, allocation))
         except EnvironmentCannot as error:
             message = self._named(str(error))

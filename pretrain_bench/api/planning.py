@@ -11,7 +11,6 @@ from pretrain_bench.api.stores import AnyPath, Runs, open_runs
 from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
-from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
@@ -57,6 +56,8 @@ class Plan(NamedTuple):
     """Stages of the waiting cells, from the expected size of their data; each once, with its estimate."""
     rates: Rates | None = None
     """The machine that it was planned for, if it is another one."""
+    how_to_prepare: tuple[str, ...] = ()
+    """The commands that prepare the data that cells wait for."""
 
     @property
     def not_applicable(self) -> list[PlannedCell]:
@@ -103,17 +104,9 @@ class Plan(NamedTuple):
         if self.waiting:
             raise WrongUse(
                 f"--register {file}: {len(self.waiting)} cells wait for data, so their keys are not known; let "
-                f"`bench run --register` do it, or prepare them first: {self._how_to_prepare()}"
+                f"`bench run --register` do it, or prepare them first: {', '.join(self.how_to_prepare)}"
             )
         return register_cells(self.suite, self.cells, file, sign)
-
-    def _how_to_prepare(self) -> str:
-        """The commands that prepare the data that cells wait for."""
-        commands = []
-        for name in sorted({name for waiting in self.waiting for name in waiting.datasets}):
-            world = f" --world {self.profile.world}" if find(Dataset, name).worlds else ""
-            commands.append(f"`bench data prepare {name}{world}`")
-        return ", ".join(commands)
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each stage, then for each cell that waits for data, then for each n/a cell.
@@ -183,7 +176,9 @@ def plan(
     names, listed = (resolved.suite, resolved.budget, resolved.profile), {s.key for s in known}
     expected = [s for s in expected if s.key not in listed]
     needs = resolved.needs([*(one.cell for one in planned), *(one.cell for one in waiting)])
-    return Plan(*names, planned, waiting, known, needs, expected, rates)
+    absent = sorted({name for one in waiting for name in one.datasets})
+    how = tuple(f"`{resolved.sources.how_to_prepare(name)}`" for name in absent)
+    return Plan(*names, planned, waiting, known, needs, expected, rates, how)
 
 
 def check_signing(register: object, sign: object) -> None:

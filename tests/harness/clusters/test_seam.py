@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.clusters.base import Interrupted
 from pretrain_bench.harness.clusters.ticket import Ticket
@@ -55,6 +56,25 @@ def test_a_lost_job_is_handed_over_again_but_not_for_ever(cells: list[PlannedCel
     done = {r.key for r in store.records()}
     assert tries[victim] == 3 and tries[hopeless] == 3
     assert {s.spec.key for s in stages_of(cells)} - done == {hopeless}, "everything else was run"
+
+
+def test_the_record_of_a_pruned_run_does_not_stand_for_its_lost_rerun(cells: list[PlannedCell], tmp_path: Path) -> None:
+    store, tries = Store(tmp_path), Counter[str]()
+    run_on(FakeCluster(store), store, cells)
+    pb.clean(tmp_path, keep="none")
+    child = next(s for s in stages_of(cells) if s.spec.parents)
+    (parent,) = child.spec.parents.values()
+    (tmp_path / "finetune" / child.spec.key).rename(tmp_path / "away")
+
+    def lose(key: str) -> bool:
+        tries[key] += 1
+        return key == parent and tries[key] == 1
+
+    place = FakeCluster(store)
+    place.lose = lose
+    reports = {r.planned.spec.key: r for r in run_on(place, store, cells)}
+    assert place.submitted == [parent, parent, child.spec.key]
+    assert reports[parent].record.attempt == 2 and reports[child.spec.key].record.outcome == "ok"
 
 
 @pytest.mark.parametrize("fault", ["code", "version", "data", "other data", "store"])

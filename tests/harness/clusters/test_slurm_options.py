@@ -70,6 +70,7 @@ def test_short_stages_share_a_job_up_to_its_minutes(cells: list[PlannedCell]) ->
     assert sizes(packs(stages(10, 64), 10)) == [8] * 8, "eight nodes may share them"
     assert sizes(packs(stages(1, 64), 10)) == [60, 4], "a job takes a minute at least"
     assert sizes(packs(stages(0, 2), 10)) == [1, 1], "without an estimate"
+    assert sizes(packs([*stages(0, 1), *stages(5, 2)], 10)) == [1, 2], "nothing joins a stage without an estimate"
     assert sizes(packs(stages(5, 3), 0)) == [1, 1, 1], "pack=0: each has its own"
     assert sizes(packs(stages(8, 40, gpus=0.25), 10)) == [30, 10], "four at a time share the GPU"
 

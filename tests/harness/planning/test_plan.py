@@ -63,6 +63,21 @@ def test_done_and_to_do(done: tuple[list[PlannedCell], Path], s3dis_root: Path) 
     assert all(s.estimate and s.estimate.seconds >= 0 and s.estimate.bytes > 0 for s in empty)
 
 
+def test_a_pruned_stage_is_to_do_if_a_stage_to_run_builds_on_it(
+    done: tuple[list[PlannedCell], Path], tmp_path: Path, s3dis_root: Path
+) -> None:
+    cells, runs = done
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    pb.clean(copy, keep="none")
+    assert {s.state for s in states(cells, Store(copy), 2)} == {State.done}, "nothing needs the artifacts"
+    child = next(c.stages[-1] for c in cells if c.stages[-1].spec.parents)
+    (copy / "finetune" / child.spec.key).rename(tmp_path / "away")
+    left = [s for s in states(cells, Store(copy), 2) if s.state == State.to_do]
+    assert {s.key for s in left} == {child.spec.key, *child.spec.parents.values()}
+    assert {s.reason for s in left} == {"", "its artifacts were pruned"}
+    assert all(s.estimate is not None for s in left)
+
+
 def test_another_setting_makes_a_stage_stale_and_the_plan_says_which(
     done: tuple[list[PlannedCell], Path], s3dis_root: Path
 ) -> None:
@@ -238,7 +253,10 @@ def test_another_machine_is_planned_without_data_or_gpu(
 @pytest.mark.parametrize(
     ("options", "refusal"),
     [
-        (("table1",), r"\d+ cells wait for data.*: `bench data prepare s3dis`, `bench data prepare scannet`, "),
+        (
+            ("table1",),
+            r"\d+ cells wait for data.*: `bench data prepare s3dis --root DIR`, `bench data prepare scannet --root DIR`, ",
+        ),
         (
             ("--method", "depthcontrast", "--task", "s3dis-sem", "--protocol", "linear"),
             "no cell applies: protocol 'linear'",
