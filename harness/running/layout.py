@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
-from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import size_and_sha256, symlink_or_copy
+from pretrain_bench.benchmarks.support.reading import reading
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
 from pretrain_bench.harness.contract.stage import (
     CHECKPOINT_FILE,
@@ -39,7 +39,8 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     """
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
     if planned.checkpoint_file is not None:
-        _link_checkpoint(planned.checkpoint_file, root / "in" / CHECKPOINT_FILE)
+        file = planned.checkpoint_file
+        _link_unchanged(file.path, file.sha256, root / "in" / CHECKPOINT_FILE)
     if planned.label_file is not None:
         _copy_label_file(planned.label_file, root / "in" / LABEL_ROWS_FILE, planned.spec)
     if planned.method_folder is not None:
@@ -71,16 +72,20 @@ def with_users_paths(
     return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
 
 
-def _link_checkpoint(file: CheckpointFile, target: Path) -> None:
-    """Link the user's checkpoint into the stage's folders. Raises WrongUse if the file has changed since planning."""
-    if size_and_sha256(file.path)[1] != file.sha256:
-        raise WrongUse(f"{file.path}: changed since this command started; run it again")
-    symlink_or_copy(file.path.resolve(), target)
+def _link_unchanged(file: Path, sha256: str, target: Path) -> None:
+    """Link a user's file into the stage's folders. Raises WrongUse if it has changed since planning, or cannot be read."""
+    with reading(file):
+        found = size_and_sha256(file)[1]
+    if found != sha256:
+        raise WrongUse(f"{file}: changed since this command started; run it again")
+    symlink_or_copy(file.resolve(), target)
 
 
 def _copy_label_file(file: Path, target: Path, spec: StageSpec) -> None:
-    """Copy the file of labelled rows. Raises WrongUse if it has changed since planning."""
-    shutil.copyfile(file, target)
+    """Copy the file of labelled rows. Raises WrongUse if it has changed since planning, or cannot be read."""
+    with reading(file):
+        content = file.read_bytes()
+    target.write_bytes(content)
     if spec.label_ratio is None or size_and_sha256(target)[1] != spec.label_ratio.sha256:
         raise WrongUse(f"{file} changed since this command started; run it again")
 
@@ -109,7 +114,7 @@ def lay_out_folders(
     if spec.kind == "pretrain":
         (root / "in" / SHAPES_FILE).write_text(json.dumps(backbone_shapes(spec.network), indent=1))
     if spec.imagenet_weights_sha256 is not None and weights is not None:
-        symlink_or_copy(weights.resolve(), root / "in" / WEIGHTS_FILE)
+        _link_unchanged(weights, spec.imagenet_weights_sha256, root / "in" / WEIGHTS_FILE)
     if spec.data is not None and data is not None:
         view = root / "data" / spec.data.dataset
         view.mkdir()

@@ -124,7 +124,8 @@ def _judge_failure(evidence: Evidence) -> Verdict:
     if "MemoryError" in message or "can't allocate memory" in message:
         return Verdict(Outcome.oom_host, message)
     if execution.returncode == 0:
-        return Verdict(Outcome.invalid_output, "the stage exited 0 without an end event")
+        why = f"but its end event says {end.status}: {message}" if end is not None else "without an end event"
+        return Verdict(Outcome.invalid_output, f"the stage exited 0 {why}")
     if not message:
         code = execution.returncode
         ending = f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from pretrain_bench.harness.executors.base import Allocation, Execution, Executo
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
 from pretrain_bench.harness.running.capacity import Capacity, demand
 from pretrain_bench.harness.running.display import Silent
-from pretrain_bench.harness.running.layout import with_users_paths
+from pretrain_bench.harness.running.layout import lay_out, with_users_paths
 from pretrain_bench.harness.running.scheduler import run_cells, run_stages
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
 from pretrain_bench.harness.store.retention import PRUNED
@@ -145,6 +146,24 @@ def test_messages_name_the_users_data_and_not_the_folder_of_the_stage(cells: lis
     assert str(caught.value).endswith(f": {file}: no labels, out/x, {file}")
     report = runner_of(tmp_path / "b", Refusing("failed")).run(job_of(planned))
     assert report.record.outcome == "crashed" and ".partial" not in report.record.message
+
+
+@pytest.mark.parametrize("change", ["edited", "removed"])
+def test_weights_that_change_while_a_stage_waits_are_named(
+    change: str, cells: list[PlannedCell], tmp_path: Path
+) -> None:
+    weights = tmp_path / "resnet.pth"
+    weights.write_bytes(b"one")
+    stage = cells[0].stages[0]
+    sha256 = hashlib.sha256(b"one").hexdigest()
+    planned = stage._replace(spec=stage.spec.model_copy(update={"imagenet_weights_sha256": sha256}))
+    lay_out(tmp_path / "root", planned, {}, weights)
+    assert (tmp_path / "root/in/imagenet_weights").read_bytes() == b"one"
+    weights.write_bytes(b"two") if change == "edited" else weights.unlink()
+    runner = StageRunner(Store(tmp_path / "runs"), Watched(), Silent(), RunOptions(imagenet_weights=weights))
+    why = "changed since this command started" if change == "edited" else "cannot be read: No such file"
+    with pytest.raises(WrongUse, match=f"{weights}: {why}"):
+        runner.run(job_of(planned))
 
 
 def test_a_stage_gets_no_more_memory_than_this_process_has(cells: list[PlannedCell], tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ FAILED, OK = End(status="failed", message="why"), End(status="ok")
         (execution(1), (End(status="failed", message="CUDA out of memory. x"),), "oom_gpu", "CUDA"),
         (execution(1), (End(status="failed", message="MemoryError: x"),), "oom_host", "MemoryError"),
         (execution(0), (), "invalid_output", "without an end event"),
-        (execution(0), (FAILED,), "invalid_output", "without an end event"),
+        (execution(0), (FAILED,), "invalid_output", "exited 0 but its end event says failed: why"),
         (execution(-11), (), "crashed", "ended by signal 11; last lines of its log: one | two[0m"),
         (execution(3), (), "crashed", "exit code 3"),
         (execution(3), (OK,), "crashed", "exit code 3"),
