@@ -46,6 +46,19 @@ def test_a_study_stops_once_every_method_is_decided(recorded: list[tuple[int, ..
     assert "1 of 1 comparisons with scratch decided; ours" in str(looks[-1])
 
 
+def test_failed_runs_are_retried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    retries = []
+
+    def run(cells: Any, **options: Any) -> RunResult:
+        retries.append(options["retry"])
+        monkeypatch.setattr(deciding, "_p_values", lambda runs, keys: {("group", "ours"): 0.5})
+        return RunResult([], [])
+
+    monkeypatch.setattr(deciding, "run", run)
+    pb.run_until_decided(suite(6), "pocock", runs=tmp_path, display=pb.Silent(), retry="failed")
+    assert retries == ["failed", "infra", "infra"]
+
+
 def test_a_method_without_a_gain_keeps_the_study_open_to_the_last_look(
     recorded: list[tuple[int, ...]], tmp_path: Path
 ) -> None:

@@ -66,7 +66,8 @@ def bench(
 
     held = configuration()
     defaults = {name: str(value) for name in ("runs", "executor") if (value := getattr(held, name)) is not None}
-    context.default_map = {name: defaults for _, name, _ in _COMMANDS}
+    groups = {name: dict.fromkeys((c for of, c, _ in _COMMANDS if of is group), defaults) for group, name in _GROUPS}
+    context.default_map = {**{name: defaults for of, name, _ in _COMMANDS if of is app}, **groups}
     if held.cache is not None:
         os.environ.setdefault(VARIABLES["cache"], str(held.cache))
 
@@ -135,10 +136,11 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
 )
 for _app, _name, _command in _COMMANDS:
     _app.command(_name, cls=Command)(_interruptible(_command))
-for _app, _name in (
+_GROUPS = (
     (data.app, "data"), (images.app, "images"), (methods.app, "methods"),
     (catalog.tasks, "tasks"), (catalog.budgets, "budgets"), (catalog.profiles, "profiles"), (catalog.suites, "suites"),
-):  # fmt: skip
+)  # fmt: skip
+for _app, _name in _GROUPS:
     app.add_typer(_app, name=_name, cls=Group)
 
 

@@ -79,6 +79,9 @@ def run_until_decided(
     for number, level in enumerate(levels(rule, looks), 1):
         part = planned.model_copy(update={"pretrain_seeds": seeds[: number * SEEDS_A_LOOK]})
         result = run(part, runs=runs, only=picks, display=display, **options)
+        options = (
+            {**options, "retry": "infra"} if options.get("retry") == "failed" else options
+        )  # once, not at every look
         values = _p_values(runs, {stage.record.key for stage in result.stages})
         still = {which: p for which, p in values.items() if which not in decided}
         taken.append(Look(number, looks, number * SEEDS_A_LOOK, level, still))

@@ -28,6 +28,7 @@ from pretrain_bench.harness.executors.local import LocalExecutor, stage_environm
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
 from pretrain_bench.harness.running.stage_runner import RunOptions
+from pretrain_bench.harness.store.object_store import connect, remote_url
 from pretrain_bench.harness.store.store import Store, try_write
 
 WORKER_SECONDS = 300.0
@@ -55,7 +56,7 @@ def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
         _gpu(),
         _machine(),
         _worker_processes(),
-        _runs(Path(runs)),
+        _runs(runs),
         _cache(),
         *_datasets(root_options(data)),
     ]
@@ -219,12 +220,18 @@ def _gpu() -> Diagnosis:
     return Diagnosis("GPU", "ok", stage.gpu)
 
 
-def _runs(runs: Path) -> Diagnosis:
+def _runs(runs: AnyPath) -> Diagnosis:
     try:
-        Store(runs.resolve()).check_writable()
+        if (url := remote_url(runs)) is not None:
+            return Diagnosis("runs folder", "ok", f"{url}, {len(connect(url).lists())} runs; writing was not tried")
+        folder = Path(runs).resolve()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with writing(folder, "runs folder (--runs names another one)"):
+            Store(folder).check_writable() if there == folder else try_write(there)
     except BenchError as error:
         return Diagnosis("runs folder", "broken", str(error))
-    return Diagnosis("runs folder", "ok", f"{runs}, {shutil.disk_usage(runs).free >> 30} GiB free")
+    made = "" if there == folder else " once `bench run` creates it"
+    return Diagnosis("runs folder", "ok", f"{runs}, {shutil.disk_usage(there).free >> 30} GiB free{made}")
 
 
 def _cache() -> Diagnosis:

@@ -36,13 +36,17 @@ class Where(NamedTuple):
     address: str | None = None
     """HOST:PORT of the head of a Ray cluster; by default the cluster that this machine belongs to."""
 
-    def check(self) -> None:
+    def check(self, workers: int | None = None) -> None:
         """Raises WrongUse for what does not go together."""
         if self.on not in get_args(On):
             raise WrongUse(f"--on {self.on!r}: expected one of {', '.join(get_args(On))}")
         if self.on == "local" and (self.slurm or self.max_pending is not None):
             flag = "--slurm" if self.slurm else "--max-pending"
             raise WrongUse(f"{flag}: it is for runs on a cluster; add --on slurm")
+        if self.on != "local" and workers is not None:
+            raise WrongUse(
+                "--workers: it is for runs on this machine; on a cluster --max-pending limits submitted stages"
+            )
         if self.on == "ray" and self.slurm:
             raise WrongUse("--slurm: it is for runs on Slurm, and this one is --on ray")
         if self.on != "ray" and self.address is not None:

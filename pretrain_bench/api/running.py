@@ -153,7 +153,7 @@ def run(
         BenchError: interrupted; run again to resume.
     """
     _check_options(retry, register, sign)
-    where.check()
+    where.check(workers)
     (store, publish), display, settings = working_store(runs), display or default_display(), settings or Settings()
     resolved = _within_budget(
         resolve(cells, only, where.settings(settings)), store, synthetic, on_cpu or settings.device == "cpu"

@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.store.bundle import open_store
 from tests.conftest import REPOSITORY, Bench
+from tests.test_bad_input import one_line
 
 SMOKE = REPOSITORY / "docs/study/smoke.bundle.tar.zst"
 
@@ -102,6 +103,23 @@ def test_bench_yaml_counts_less_than_options_and_variables(
     assert "mine.yaml, line 5: executor: Input should be 'auto', 'bubblewrap', 'local', 'docker' or 'podman'" in error
     monkeypatch.setenv("BENCH_CONFIG", "nowhere.yaml")
     assert "$BENCH_CONFIG: nowhere.yaml: no such file" in bench(*command, code=2).stderr
+
+
+def test_bench_yaml_names_the_runs_of_every_command(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a group of commands, too: `bench methods export`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bench.yaml").write_text("runs: elsewhere\n")
+    for command in (("show",), ("methods", "export", "abcdefgh", "--format", "spconv", "--out", "x.pth")):
+        assert f"{tmp_path}/elsewhere" in one_line(bench(*command, code=2).stderr), command
+
+
+def test_stages_in_parallel_are_not_limited_on_a_cluster(bench: Bench) -> None:
+    command = ("run", "--method", "scratch", "--task", "s3dis-sem", "--on", "slurm", "--workers", "2")
+    assert "--workers: it is for runs on this machine; on a cluster --max-pending" in one_line(
+        bench(*command, code=2).stderr
+    )
 
 
 def test_bench_yaml_is_read_once_and_stops_only_what_uses_it(
