@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,25 +102,32 @@ def _check_predictions(group: list[AuditedRun], runs: Runs, tally: Tally) -> Non
             text = f"the same as {other.name}, and constant: neither network learnt anything"
             tally.note(PREDICTIONS, "warning", run.name, text)
             continue
-        if _is_same_start(run, other, runs):
-            tally.note(PREDICTIONS, "warning", run.name, f"the same backbone as {other.name}, under another key")
+        if (start := _common_start(run, other, runs)) is not None:
+            tally.note(PREDICTIONS, "warning", run.name, f"{start} {other.name}, under another key")
             continue
         text = f"all predictions equal those of {other.name} ({_seeds(other)}), but this run has {_seeds(run)}"
         tally.expect(PREDICTIONS, False, run.name, text)
 
 
-def _is_same_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> bool:
-    """Whether two runs claim the same seeds and start from equal weights of one method or of an imported checkpoint: the
-    pre-training has another key (different code, stated scenes), or its backbone was exported and imported."""
+def _common_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> str | None:
+    """What two runs with the same seeds have in common if they start from equal weights of one method or of an imported
+    checkpoint: the pre-training has another key (different code, stated scenes), or its backbone was exported and imported, which
+    changes the file but not the weights. None if they start from different weights."""
     cells = [run.record.cell for run in (one, two)]
     if None in cells or len({(cell.pretrain_seed, cell.finetune_seed) for cell in cells if cell}) > 1:
-        return False
-    starts = [
-        {p.record.artifacts[BACKBONE].sha256 for p in behind(run, runs) or () if BACKBONE in p.record.artifacts}
-        for run in (one, two)
-    ]
-    imported = any(p.spec.checkpoint for run in (one, two) for p in behind(run, runs) or ())
-    return bool(starts[0] & starts[1]) and (one.spec.method == two.spec.method or imported)
+        return None
+    starts = [[p for p in behind(run, runs) or () if BACKBONE in p.record.artifacts] for run in (one, two)]
+    imported = any(p.spec.checkpoint for start in starts for p in start)
+    if one.spec.method != two.spec.method and not imported:
+        return None
+    pairs = list(product(*starts))
+    if any(a.record.artifacts[BACKBONE].sha256 == b.record.artifacts[BACKBONE].sha256 for a, b in pairs):
+        return "the same backbone as"
+    try:
+        distances = [_distance(*(weights_sample(p.folder / ARTIFACTS / BACKBONE) for p in pair)) for pair in pairs]
+    except (BenchError, OSError):  # pruned, or a bundle, which holds no weights
+        return "the same seeds and possibly, through an imported checkpoint, the same weights as" if imported else None
+    return "the same weights as" if min(distances, default=1.0) <= NEAR else None
 
 
 def _seeds(run: AuditedRun) -> str:

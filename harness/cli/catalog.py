@@ -13,7 +13,7 @@ from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.options import Json
 
 if TYPE_CHECKING:
-    from pretrain_bench.api.specs import Kind
+    from pretrain_bench.api.specs import ExplainedField, Kind
 
 tasks = typer.Typer(help="Tasks: dataset, metric and evaluation of a fine-tuning.", no_args_is_help=True)
 budgets = typer.Typer(help="Budgets: limits that are the same for every method.", no_args_is_help=True)
@@ -41,18 +41,31 @@ def show_command(kind: Kind, pattern: str) -> Callable[..., None]:
     """`show` of one kind; `pattern` finds the files whose names a shell completes."""
 
     def show(name: str, json: Json = False) -> None:
-        from pretrain_bench.harness.cli.console import print_json, table
+        from pretrain_bench.harness.cli.console import print_json
 
         fields = pb.explain(kind, name)
         if json:
             print_json([field._asdict() for field in fields])
         else:
-            print(table(("field", "value", "unit", "default", "meaning"), fields))
+            print("\n".join(map(_explained, fields)))
 
     completed = typer.Argument(help="A name, or your own file.", autocompletion=lambda: completion.names(pattern))
     show.__annotations__["name"] = Annotated[str, completed]
     show.__doc__ = "Show every field with its value, unit, default and meaning."
     return show
+
+
+def _explained(field: ExplainedField) -> str:
+    """A field's name and value on a line that is never wrapped, to be found and copied, and what it means below."""
+    from pretrain_bench.api.display import printable
+    from pretrain_bench.harness.cli.console import WIDTH
+
+    unit = "" if field.unit == "-" else f" {field.unit}"
+    default = (
+        "" if not field.default else " (required)" if field.default == "required" else f" (default {field.default})"
+    )
+    below = textwrap.fill(f"{field.meaning}{default}", WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return printable(f"{field.field}: {field.value}{unit}") + f"\n{printable(below)}"
 
 
 def _sentence(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import Json
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 NOTES = (
     "seeds: pre-training seeds that the method and scratch each need to detect a true difference of {effect:g} at 80 % power "
@@ -21,7 +21,8 @@ NOTES = (
 
 
 def power(
-    runs: Annotated[Path, typer.Argument(help="Folder of runs, or a bundle.", envvar="BENCH_RUNS")] = Path("runs"),
+    folder: Annotated[Path | None, typer.Argument(metavar="[RUNS]", help="The same as --runs.")] = None,
+    runs: Runs = DEFAULT_RUNS,
     effect: Annotated[float, typer.Option("--effect", help="Difference to find, in points of the metric.")] = 1.0,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="Only these tasks; may be given several times.")
@@ -31,12 +32,15 @@ def power(
     """Show the number of seeds that would find a difference, for each protocol, and their cost."""
     from pretrain_bench.harness.cli.console import print_json, table
 
+    runs = folder or runs
     answer = pb.power(runs, effect, task or ())
     if json:
         print_json([{k: None if v != v else v for k, v in row.items()} for row in answer.seeds.to_dict("records")])
         return
     if not len(answer.table):
-        print(f"no method in {runs} has runs beside scratch's; nothing to compute from")
+        print(
+            f"{runs}: no method has runs beside scratch's of the same task, ratio and budget; --runs names another folder"
+        )
         return
     print(table(tuple(answer.table.columns), list(answer.table.itertuples(index=False, name=None))))
     print("\n".join(f"* {note.format(effect=effect)}" for note in NOTES))

@@ -82,7 +82,8 @@ def _list(runs: Path, json: bool) -> None:
         rows.append((record.started_at, row))
     rows.sort(key=lambda started_and_row: started_and_row[0])
     headers = ("run", "stage", "seeds", "budget", "dataset", "selected, per cent")
-    print(table(headers, [row for _, row in rows]) if rows else f"no runs in {runs}")
+    nothing = f"no runs in {runs}; start some with `bench run`, or name another folder with --runs"
+    print(table(headers, [row for _, row in rows]) if rows else nothing)
     if final:
         print("* after the last step: no training scene was held out to select a checkpoint")
     if part:

@@ -67,6 +67,8 @@ def read_registration(path: Path) -> Registration:
     """Read a registration. Raises WrongUse if the file is not one."""
     try:
         return Registration.model_validate_json(read_plain(path))
+    except FileNotFoundError:
+        raise WrongUse(f"{path}: no such file; `bench plan --register FILE` writes a registration") from None
     except (OSError, ValidationError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise WrongUse(

@@ -119,7 +119,10 @@ class Store:
         runs = [p for kind in KINDS for p in sorted((self.root / kind).glob("*")) if p.name.startswith(prefix)]
         if len(runs) != 1:
             what = "no run" if not runs else f"{len(runs)} runs"
-            raise WrongUse(f"{what} in {self.place} whose key starts with {prefix!r}; `bench show` lists the runs")
+            hint = f"; to name a folder or a bundle: --runs {prefix}" if os.path.exists(prefix) else ""
+            raise WrongUse(
+                f"{what} in {self.place} whose key starts with {prefix!r}; `bench show` lists the runs{hint}"
+            )
         return runs[0]
 
     # ------------------------------------------------------------------------------------------------------- writing

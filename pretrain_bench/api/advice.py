@@ -28,15 +28,19 @@ def next_steps(stages: Iterable[StageReport]) -> list[str]:
         (method,) = seeds
         other = "scratch" if method != "scratch" else "ours"
         steps.append(f"to compare {method} with something, add --method {other}")
-    imported = {stage.record.method for stage in stages if stage.record.imported is not None}
-    trained = {method: of_method for method, of_method in seeds.items() if method not in imported}
-    if not trained:  # seeds of a checkpoint are files that only the user can bring
-        return steps
-    held = set.intersection(*trained.values())
+    imported = {stage.record.method for stage in stages if stage.record.imported is not None} & seeds.keys()
+    if imported:  # their seeds are files that only the user can bring
+        few = sorted(method for method in imported if len(seeds[method]) < SEEDS_OF_A_CLAIM)
+        files = ",".join(["FILE"] * SEEDS_OF_A_CLAIM)
+        return [
+            *steps,
+            *(f"for a claim, one checkpoint per pre-training seed: --method {method}={files}" for method in few),
+        ]
+    held = set.intersection(*seeds.values())
     missing = SEEDS_OF_A_CLAIM - len(held)
     if missing > 0:
         free = [seed for seed in range(SEEDS_OF_A_CLAIM + len(held)) if seed not in held][:missing]
-        a_seed = sum(s.record.ledger.wall_seconds for s in stages) / max(1, len(set.union(*trained.values())))
+        a_seed = sum(s.record.ledger.wall_seconds for s in stages) / max(1, len(set.union(*seeds.values())))
         more = "one more seed" if missing == 1 else f"{COUNTS.get(missing, missing)} more seeds"
         steps.append(f"for a claim, {more}: --pretrain-seed {' '.join(map(str, free))}, {about(missing * a_seed)}")
     return steps

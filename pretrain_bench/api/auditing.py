@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
 from pretrain_bench.api.suites import Names, as_list
-from pretrain_bench.benchmarks.support.errors import BenchError, writing
+from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse, writing
 from pretrain_bench.harness.audit.audit import AuditOptions
 from pretrain_bench.harness.audit.audit import audit as run_audit
 from pretrain_bench.harness.audit.findings import Finding, Tally, exit_code, summary
@@ -110,12 +110,14 @@ def audit(
         as_list(keys), rescore, as_list(rerun), rerun_sample, times, rerun_seed, allowed, signer, announced
     )
     # A bundle is unpacked anew, and a bucket is fetched anew: the cached copy behind an open store is not trusted.
-    path = runs.place if isinstance(runs, Store) else Path(runs)
+    path = named = runs.place if isinstance(runs, Store) else Path(runs)
     with contextlib.ExitStack() as stack:
         if (url := remote_url(path)) is not None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             pull(connect(url), path)
         audited = run_audit(path, options, display or default_display())
+    if not audited.runs and not audited.tally.all():
+        raise WrongUse(f"{named}: no runs, so there is nothing to audit; --runs names a folder of runs or a bundle")
     return Audit(audited.tally.all(), len(audited.runs))
 
 

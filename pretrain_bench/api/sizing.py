@@ -58,12 +58,14 @@ def check_fit(resolved: ResolvedSuite, synthetic: bool, on_cpu: bool) -> None:
         )
     if not resolved.budget.pretrain.gpus:
         return
-    stand_ins = [*without, *pretrain_without]
+    stand_ins = list(dict.fromkeys([*without, *pretrain_without]))
     if stand_ins and not synthetic:
+        roots = " ".join(f"--data {name}=DIR" for name in stand_ins)
+        small = "a budget that fits generated data (--budget smoke or tiny)"
+        smaller = small if resolved.suite.name == "cells" else "a suite that fits generated data (--suite smoke)"
         raise WrongUse(
             f"budget {budget!r} is sized for real data, and there are none of {', '.join(stand_ins)}; give their folders "
-            f"(--data {stand_ins[0]}=DIR), a budget that fits generated data (--budget smoke or tiny), or --synthetic to run it "
-            "on generated data"
+            f"({roots}), {smaller}, or --synthetic to run it on generated data"
         )
     if resolved.machine.device == "cpu" and not on_cpu:
         raise WrongUse(

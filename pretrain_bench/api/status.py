@@ -40,7 +40,7 @@ class StageUnderWay(NamedTuple):
     key: str
     stage: str
     state: str
-    """`running`; `stalled`: it has sent no event for far longer than a step takes; `left`; or the state of its job, as
+    """`running`; `stalled`: it has sent no event for far longer than a step takes; `interrupted`; or the state of its job, as
     `pending`."""
     by: str | None
     """The process that runs it."""
@@ -136,12 +136,12 @@ def _with_jobs(stages: list[StageUnderWay], store: Store) -> list[StageUnderWay]
 
 
 def _of_job(stage: StageUnderWay, job: JobState) -> StageUnderWay:
-    state = job.state if stage.state == "left" else stage.state
+    state = job.state if stage.state == "interrupted" else stage.state
     return stage._replace(job=job.job, host=job.host, state=state)
 
 
 def _progress(command: CommandUnderWay, under_way: list[StageUnderWay]) -> CommandProgress:
-    running = {s.key: s.seconds_left for s in under_way if s.key in command.left and s.state != "left"}
+    running = {s.key: s.seconds_left for s in under_way if s.key in command.left and s.state != "interrupted"}
     known = {key: seconds for key, seconds in running.items() if seconds is not None}
     seconds = sum({**command.left, **known}.values()) / max(1, len(running))
     return CommandProgress(command.by, command.stages, command.stages - len(command.left), seconds)
@@ -166,7 +166,7 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
     return StageUnderWay(
         key=folder.name,
         stage="?" if spec is None else _title(spec),
-        state=_state(silent, rate) if holder else "left",
+        state=_state(silent, rate) if holder else "interrupted",
         by=holder,
         step=step,
         steps=total,

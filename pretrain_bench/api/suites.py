@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import get_args
 
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.loading import parse_spec
+from pretrain_bench.benchmarks.specs.probes import Protocol
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.imported_method import import_request
 
@@ -46,6 +49,9 @@ def cells(
 
     Raises WrongUse for a malformed value; names are looked up when the suite is planned or run.
     """
+    for protocol in as_list(protocols):
+        if protocol not in get_args(Protocol):
+            raise WrongUse(f"--protocol {protocol!r}: expected one of {', '.join(get_args(Protocol))}")
     fields = {
         "name": "cells",
         "version": 1,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.benchmarks.specs.checkpoint import Checkpoint
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.audit import code, registered, seeds, static
@@ -280,22 +281,40 @@ def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> N
     assert "has no run here" in bench("audit", "--registered", "plan.json", code=1).stdout
 
 
-@pytest.mark.parametrize(("same_weights", "verdict"), [(True, "warning"), (False, "failed")])
-def test_one_backbone_under_two_keys_is_no_copy(honest: Path, same_weights: bool, verdict: str) -> None:
-    """A pre-training that is rerun after a change of its code may give the same weights under another key."""
+@pytest.mark.parametrize(
+    ("twin", "verdict", "words"),
+    [
+        ("the same file", "warning", "the same backbone as"),
+        ("the same weights", "warning", "the same weights as"),
+        ("other weights", "failed", "all predictions equal"),
+        ("not here", "failed", "all predictions equal"),
+        ("imported, not here", "warning", "possibly, through an imported checkpoint, the same weights as"),
+    ],
+)
+def test_one_backbone_under_two_keys_is_no_copy(honest: Path, twin: str, verdict: str, words: str) -> None:
+    """A pre-training that is rerun after a change of its code may give the same weights under another key, and a backbone that is
+    exported and imported has the same weights in another file. A bundle has no weights."""
     runs = read_runs(Store(honest), Tally())
     run = next(r for r in runs.values() if r.spec.kind == "finetune")
     ((stage, key),) = run.spec.parents.items()
     parent, again_key, new_key = runs[key], "e" * 20, "f" * 20
-    artifacts = parent.record.artifacts
-    if not same_weights:
+    artifacts, folder, spec_of = parent.record.artifacts, parent.folder, parent.spec
+    if twin != "the same file":
         entry = artifacts["backbone.safetensors"].model_copy(update={"sha256": "0" * 64})
         artifacts = {**artifacts, "backbone.safetensors": entry}
-    twin = parent._replace(record=parent.record.model_copy(update={"key": new_key, "artifacts": artifacts}))
+    if twin == "other weights":
+        folder = next(r.folder for r in runs.values() if r.spec.kind == "pretrain" and r.record.key != key)
+    if "not here" in twin:
+        folder = folder / "nowhere"
+    if "imported" in twin:
+        spec_of = spec_of.model_copy(update={"checkpoint": Checkpoint(sha256="0" * 64)})
+    record = parent.record.model_copy(update={"key": new_key, "artifacts": artifacts})
     again = run._replace(
         record=run.record.model_copy(update={"key": again_key}),
         spec=run.spec.model_copy(update={"parents": {stage: new_key}}),
     )
     tally = Tally()
-    seeds.check_seeds({key: parent, new_key: twin, run.record.key: run, again_key: again}, tally)
-    assert [f.verdict for f in tally.findings if f.check == seeds.PREDICTIONS and f.verdict != "ok"] == [verdict]
+    other = parent._replace(record=record, folder=folder, spec=spec_of)
+    seeds.check_seeds({key: parent, new_key: other, run.record.key: run, again_key: again}, tally)
+    (found,) = [f for f in tally.findings if f.check == seeds.PREDICTIONS and f.verdict != "ok"]
+    assert found.verdict == verdict and words in found.detail

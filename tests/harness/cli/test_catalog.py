@@ -31,3 +31,5 @@ def test_a_field_has_value_unit_and_default(bench: Bench) -> None:
     assert rows["finetune.memory_mib"].unit == "MiB" and rows["name"].default == "required"
     assert "tasks.s3dis-sem.voxel_metres" in {f.field for f in pb.explain("profiles", "tiny")}
     assert "between the soft" in bench("budgets", "show", "smoke").stdout
+    lines = bench("profiles", "show", "headline").stdout.splitlines()
+    assert "tasks.scannet-sem.micro_batch: 6" in lines, "a name to find and to copy"

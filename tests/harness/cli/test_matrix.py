@@ -203,6 +203,36 @@ class Report:
         self.record = record
 
 
+def test_an_unknown_protocol_is_refused_by_its_option(bench: Bench) -> None:
+    command = ("run", "--method", "scratch", "--task", "s3dis-sem", "--protocol", "lin")
+    error = one_line(bench(*command, code=2).stderr)
+    assert "--protocol 'lin': expected one of finetune, linear, decoder" in error
+
+
+def test_a_suite_without_data_lists_every_missing_root_once(bench: Bench) -> None:
+    """Another budget is no way out: a suite names its own."""
+    error = one_line(bench("run", "--suite", "table1", code=2).stderr)
+    assert "(--data s3dis=DIR --data scannet=DIR --data semantickitti=DIR --data sunrgbd=DIR), a suite that" in error
+    assert "--budget" not in error
+    alone = ("run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "uniform")
+    assert "(--data s3dis=DIR), a budget that fits" in one_line(bench(*alone, code=2).stderr)
+
+
+def test_a_folder_without_runs_is_named_with_what_to_do(bench: Bench, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert f"{empty}: no runs, so there is nothing to audit" in one_line(
+        bench("audit", "--runs", str(empty), code=2).stderr
+    )
+    assert "start some with `bench run`, or name another folder" in bench("show", "--runs", str(empty)).stdout
+    for where in ((str(empty),), ("--runs", str(empty))):
+        assert f"{empty}: no method has runs beside scratch's" in bench("power", *where).stdout
+    error = one_line(bench("show", str(empty), "--runs", str(empty), code=2).stderr)
+    assert f"to name a folder or a bundle: --runs {empty}" in error
+    error = one_line(bench("audit", "--registered", "nope.json", "--runs", str(SMOKE), code=2).stderr)
+    assert "nope.json: no such file; `bench plan --register FILE` writes a registration" in error
+
+
 def test_missing_parts_of_a_claim_are_named() -> None:
     records = [r for r in open_store(SMOKE).records() if r.method in ("ours", "scratch")]
     assert {r.cell.pretrain_seed for r in records if r.cell} == {0}
@@ -214,9 +244,9 @@ def test_missing_parts_of_a_claim_are_named() -> None:
     origin = ImportedFrom(file="mine.pth", sha256="0" * 64, origin="minkowski-0.5")
     mine = [r if r.method == "scratch" or r.cell else r.model_copy(update={"imported": origin}) for r in records]
     (step,) = pb.next_steps(map(Report, mine))  # type: ignore[arg-type]
-    assert step.startswith("for a claim, two more seeds"), "of scratch; a checkpoint has as many seeds as files"
+    assert step == "for a claim, one checkpoint per pre-training seed: --method ours=FILE,FILE,FILE"
     only = pb.next_steps(Report(r) for r in mine if r.method == "ours")  # type: ignore[misc]
-    assert only == ["to compare ours with something, add --method scratch"]
+    assert only == ["to compare ours with something, add --method scratch", step]
     seeded = [
         r.model_copy(update={"cell": r.cell and r.cell.model_copy(update={"pretrain_seed": seed})})
         for r in records

@@ -202,7 +202,7 @@ def test_status_reports_a_stage_that_makes_no_progress(tmp_path: Path, bench: Be
             assert pb.status(store).under_way[0].state == state
         text = bench("status", "--runs", str(tmp_path / "runs")).stdout
         assert "stalled for 2 min" in text and f"{host()}, pid {os.getpid()}" in " ".join(text.split())
-    assert pb.status(store).under_way[0].state == "left"
+    assert pb.status(store).under_way[0].state == "interrupted"
 
 
 def test_a_kill_by_the_kernel_for_want_of_memory_is_recognised(
