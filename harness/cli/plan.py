@@ -49,7 +49,9 @@ def plan(
     register: Register = None,
     sign: Sign = None,
 ) -> None:
-    """List the stages of `bench run` with the same options: done, stale (and why), failed, n/a or to do; then the totals.
+    """List the stages of `bench run` with the same options and their states; then the totals.
+
+    A stage is done, running, stale (and why), failed, n/a, waiting (its data are not prepared) or to do.
 
     `bench plan SUITE` is short for --suite. Totals are hours with a range, GPU-days and disk, for each method. No data
     are needed: a GPU-sized budget is planned on datasets of their published size, other budgets on generated data.
