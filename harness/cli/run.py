@@ -34,7 +34,9 @@ def run(
     max_pending: Annotated[
         int | None,
         typer.Option(
-            "--max-pending", min=1, help="Most stages that the cluster holds at a time. (default: 200; on Ray 1,000)"
+            "--max-pending",
+            min=1,
+            help="Maximum number of stages submitted to the cluster at a time. (default: 200; on Ray 1,000)",
         ),
     ] = None,
     address: Address = None,
