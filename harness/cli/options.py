@@ -28,7 +28,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="NAME=DIR",
-        help="Root of a dataset, in any supported layout; NAME may be your own YAML file.",
+        help="Root of a dataset, in any supported layout; NAME may be your own YAML file; repeat --data for each dataset.",
         autocompletion=completion.roots,
     ),
 ]
