@@ -28,7 +28,8 @@ Root = Annotated[
     Path | None,
     typer.Option(
         "--root",
-        help="Folder of the dataset, in the official layout; procedural ones need none. (default: bench.yaml's)",
+        help="Folder of the dataset, in any supported layout (docs/own-data.md); procedural ones need none. "
+        "(default: bench.yaml's)",
     ),
 ]
 World = Annotated[choices.World, typer.Option("--world", help="Size of a procedural dataset.")]
@@ -58,11 +59,15 @@ def info(
     world: World = "smoke",
     up: Up = "auto",
     counts: Annotated[
-        bool, typer.Option("--counts", help="Prepare the data, and count scenes, points and classes.")
+        bool,
+        typer.Option("--counts", help="Prepare the data, and count scenes, points and classes; implied by --root."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Print the source and licence of a dataset, or the layout of a folder; with --counts also scenes, points and classes."""
+    """Print the source and licence of a dataset, or the layout of a folder.
+
+    --counts or --root DIR also prepares the data, and counts scenes, points and classes.
+    """
     from pretrain_bench.harness.cli.console import print_json
 
     if root is None and pb.holds_originals(name):
