@@ -85,7 +85,7 @@ def import_checkpoint(
     """Convert a checkpoint to this project's backbone; `bench run --method NAME=BACKBONE` runs it.
 
     Origins: pointcontrast, csc, csc-votenet, depthcontrast, minkowski-0.4, minkowski-0.5, spconv, spconv-zyx, bench. The network
-    is found in the file by the names and shapes of its tensors; nothing is ever unpickled but tensors.
+    is found in the file by the names and shapes of its tensors; only tensors and plain settings are unpickled.
     """
     from pretrain_bench.harness.cli.console import print_json, table
 
