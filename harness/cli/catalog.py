@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 tasks = typer.Typer(help="Tasks: dataset, metric and evaluation of a fine-tuning.", no_args_is_help=True)
 budgets = typer.Typer(help="Budgets: limits that are the same for every method.", no_args_is_help=True)
-profiles = typer.Typer(help="Profiles: recipes.", no_args_is_help=True)
-suites = typer.Typer(help="Suites: matrices of cells.", no_args_is_help=True)
+profiles = typer.Typer(help="Profiles: recipes of pre-training and fine-tuning.", no_args_is_help=True)
+suites = typer.Typer(
+    help="Suites: predefined sets of cells (method x task x label ratio x seed).", no_args_is_help=True
+)
 
 
 def list_command(kind: Kind, headers: tuple[str, ...], row: Callable[[Any], tuple[object, ...]]) -> Callable[..., None]:
