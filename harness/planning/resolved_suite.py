@@ -340,7 +340,9 @@ def _check_roots(roots: Mapping[str, Path]) -> None:
         with reading(folder):
             is_folder = folder.is_dir()
         if not is_folder:
-            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
+            raise WrongUse(
+                f"{name}: data root {folder} is not a folder; give the one that holds a supported layout (docs/own-data.md)"
+            )
 
 
 def cells_of(

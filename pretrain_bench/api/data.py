@@ -59,9 +59,9 @@ def prepare_data(
     """Convert a dataset to the prepared form, once; `run` does this automatically.
 
     Args: name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships. root: the folder
-    with its official layout; procedural datasets need none. frame_stride: take every n-th frame of a recording; by
-    default the dataset's stride, else 50. world: size of a procedural dataset: smoke, tiny or full. strict: bad lines
-    and frames are errors, not warnings. up: the up axis of a recording with poses (`rgbd-folder`): +x, -x,
+    with a supported layout; procedural datasets need none. frame_stride: take every n-th frame of a recording; by
+    default the dataset's stride, else 50. world: size of a procedural dataset: nano, smoke, tiny, study or full.
+    strict: bad lines and frames are errors, not warnings. up: the up axis of a recording with poses (`rgbd-folder`): +x, -x,
     +y, -y, +z, -z, or auto to estimate it from the cameras and the floor. display: shows progress; bars on a terminal,
     lines elsewhere, by default.
 
@@ -81,7 +81,7 @@ def prepare_data(
         name, root = _dataset_of(folder), folder
     wanted = find(Dataset, name)
     if root is None and not wanted.synthetic:
-        raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
+        raise WrongUse(f"{name}: give --root DIR, the folder that holds a supported layout ({wanted.source})")
     roots = {} if root is None else {wanted.name: Path(root).expanduser()}
     sources = DataSources(roots, {wanted.name: wanted}, DEFAULT_STRIDE, world, frame_stride, chosen_up)
     sources.check_up([wanted.name])
@@ -135,7 +135,7 @@ def verify_source(
 
     Args:
         prepared: the dataset.
-        root: the folder with its official layout; procedural datasets need none.
+        root: the folder with a supported layout; procedural datasets need none.
         frame_stride: the stride it was prepared with.
         world: the size of a procedural dataset that it was prepared with.
         up: the up axis it was prepared with.
@@ -151,7 +151,7 @@ def verify_source(
     wanted, display = prepared.dataset.sized(world), display or default_display()
     cache = cache_folder()
     if root is None and not wanted.synthetic:
-        raise WrongUse(f"{wanted.name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
+        raise WrongUse(f"{wanted.name}: give --root DIR, the folder that holds a supported layout ({wanted.source})")
     if root is None:
         originals = generate(wanted, cache, display.progress(f"generate {wanted.name}"))
     else:
@@ -180,7 +180,7 @@ def subset_data(prepared: PreparedDataset, out: AnyPath, *, scenes: int = 4, fra
 def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: Display | None = None) -> Dataset:
     """Write a procedural dataset in its official layout to `out`, for other programs to read.
 
-    `world` is its size: smoke, tiny or full. Raises WrongUse for another dataset or a folder that is not empty,
+    `world` is its size. Raises WrongUse for another dataset or a folder that is not empty,
     EnvironmentCannot where `out` cannot be written.
     """
     from pretrain_bench.benchmarks.procedural.write import generate

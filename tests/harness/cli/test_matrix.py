@@ -210,7 +210,7 @@ def test_an_unknown_protocol_is_refused_by_its_option(bench: Bench) -> None:
 
 
 def test_a_suite_without_data_lists_every_missing_root_once(bench: Bench) -> None:
-    """Another budget is no way out: a suite names its own."""
+    """Another budget does not help: a suite names its own."""
     error = one_line(bench("run", "--suite", "table1", code=2).stderr)
     assert "(--data s3dis=DIR --data scannet=DIR --data semantickitti=DIR --data sunrgbd=DIR), a suite that" in error
     assert "--budget" not in error
