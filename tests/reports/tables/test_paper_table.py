@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,12 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.effects import effects
+from pretrain_bench.reports.analysis.frame import load
 from pretrain_bench.reports.tables.effect_cells import EffectColumn
 from pretrain_bench.reports.tables.formats import latex
 from pretrain_bench.reports.tables.paper_table import paper_table
 from pretrain_bench.reports.tables.table_one import table_one_columns
+from pretrain_bench.reports.tables.wording import marks_of_effect
 from tests.reports.frames import planted_scores, runs_of
+from tests.reports.stores import add, lose
 
 HOSTILE = "[x] \\input{/etc/passwd} \\\\ $^_~#%& <b>|é \u202e 漢 *"
 
@@ -44,7 +49,38 @@ def test_a_column_without_runs_or_with_failures_says_so() -> None:
     scores = planted_scores(2, 3, {}, shared=0.3)
     scores["ours"] = np.full((2, 3), np.nan)
     text = paper_table(table_one_columns(effects(runs_of(scores))), "c")
-    assert "ours & failed & failed" in text and r"\begin{table}" in text
+    assert r"ours & failed\textsuperscript{a} & failed\textsuperscript{a}" in text and r"\begin{table}" in text
+    assert r"\textsuperscript{a} 3 of 3 failed." in text
+
+
+def test_every_affected_cell_has_a_footnote_with_the_words_of_the_other_tables(store: Store) -> None:
+    split = {"version": 1, "train": ["a"], "selection": ["b"], "test": ["scene0003_00"], "sha256": "1" * 64}
+    for seed in range(3):
+        add(store, "scratch", 0.5 + seed / 100, seed, source="none", split=split)
+        add(store, "ours", 0.6 + seed / 100, seed, read=("scene0003_00",), split=split)
+        if seed < 2:
+            add(store, "csc", 0.55 + seed / 100, seed, split=split)
+    lose(store, "csc", 2, "0" * 64)
+    loaded = load(store)
+    table = effects(loaded.runs, loaded.failed_pretrainings)
+    text = paper_table(table_one_columns(table), "c")
+    lines = {line.split(" & ")[0]: line for line in text.splitlines() if " & " in line}
+    marked = {row: re.findall(r"\\textsuperscript\{(\w)\}", lines[row]) for row in ("scratch", "csc", "ours")}
+    assert marked == {"scratch": [], "csc": ["a"], "ours": ["b"]}
+    remarks = {row: marks_of_effect(e) for row, e in table.set_index("row", drop=False).to_dict("index").items()}
+    assert remarks["csc"] == "1 pre-training failed" and "pre-training saw 1 of 1 test scenes" in remarks["ours"]
+    note = text[text.index(r"\smallskip") :]
+    assert "$n = 3$ pre-training seeds" in note and r"\textsuperscript{a} n = 2, 1 pre-training failed;" in note
+    assert rf"\textsuperscript{{b}} {remarks['ours']}." in note
+
+
+def test_a_footnote_is_escaped_and_is_printed_once() -> None:
+    table = effects(runs_of(planted_scores(30, 3, {}, shared=0.3)))
+    text = paper_table(table_one_columns(table.assign(part_of_test_split="1_% & 2")), "c")
+    assert text.count(r"1\_\% \& 2") == 1
+    many = table.assign(part_of_test_split=[f"part {i}" for i in range(len(table))])
+    text = paper_table(table_one_columns(many[many["row"] == "ours"]), "c")
+    assert rf"\textsuperscript{{ad}} part {many[many['row'] == 'ours'].index[29]}." in text
 
 
 @pytest.mark.slow
@@ -57,6 +93,7 @@ def test_a_real_latex_sets_the_tables_without_an_overfull_line(tmp_path: Path) -
     parts = [
         paper_table(table_one_columns(table), "seven tasks at 50 % & more"),
         paper_table([EffectColumn("[5%]", "[5%]", {"ours": 66.5}, renamed[renamed["task"] == "task0"])], "one"),
+        paper_table(table_one_columns(table.assign(contamination_mark="[x] \\saw_{$} 5 % & ~^#")), "marked"),
         latex(hostile, HOSTILE),
     ]
     document = "\n".join(
