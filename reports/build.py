@@ -41,10 +41,11 @@ NOTES = (
     "interval where n allows one; n counts pre-training seeds.\n"
     "selected: chosen on held-out training scenes. best: selected on the test split, as papers do.\n"
 )
-ONE_FINETUNING_SEED = (
-    f"{ONE_SEED}: every pre-training was fine-tuned once, so intervals hold for that one head, order and "
-    "augmentation.\n"
+_FINETUNED_ONCE = (
+    "every pre-training was fine-tuned once, so intervals hold for that one head, order and augmentation.\n"
 )
+ONE_FINETUNING_SEED = f"{ONE_SEED}: {_FINETUNED_ONCE}"
+ONE_FINETUNING_SEED_IN_SOME = f"{ONE_SEED} in some groups: there {_FINETUNED_ONCE}"
 SYNTHETIC_BEFORE_REAL = (
     f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, tested on real ones.\n"
 )
@@ -117,7 +118,7 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     facts = what_ran(store, loaded)
     answer = _answer_section(across, facts)
     text, summary = ("\n".join(part + failures or [f"{nothing}\n"]) for part in (files.sections, summaries))
-    notes = NOTES + (ONE_FINETUNING_SEED if _one_finetuning_seed(loaded.runs) else "")
+    notes = NOTES + _note_on_finetuning_seeds(loaded.runs)
     if _any_synthetic_before_real(loaded.runs):
         notes += SYNTHETIC_BEFORE_REAL
     files.files["table"] = write_whole(files.out / "table.md", f"{answer}{text}\n{notes}{MORE_NOTES}".encode())
@@ -148,9 +149,13 @@ def _answer_section(across: AcrossGroups, facts: Sequence[Fact]) -> str:
     return "\n".join([*lines, "", ""]) if lines else ""
 
 
-def _one_finetuning_seed(runs: pd.DataFrame) -> bool:
-    """Whether the intervals of some group are conditional on one fine-tuning seed."""
-    return any(one_finetuning_seed(group) for _, group in runs.groupby(GROUP))
+def _note_on_finetuning_seeds(runs: pd.DataFrame) -> str:
+    """A note if intervals of all groups, or of some, are conditional on one fine-tuning seed; else empty."""
+    with_interval = [group for _, group in runs.groupby(GROUP) if group["pretrain_seed"].nunique() > 1]
+    conditional = [one_finetuning_seed(group) for group in with_interval]
+    if not any(conditional):
+        return ""
+    return ONE_FINETUNING_SEED if all(conditional) else ONE_FINETUNING_SEED_IN_SOME
 
 
 def _any_synthetic_before_real(runs: pd.DataFrame) -> bool:

@@ -16,7 +16,7 @@ from pretrain_bench.reports.analysis.curves import Curves, curve_points, read_cu
 from pretrain_bench.reports.analysis.failed_pretraining import failed_by_row
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.published_protocol import methods_as_published
-from pretrain_bench.reports.analysis.rows import baseline_rows, imported_rows
+from pretrain_bench.reports.analysis.rows import baseline_rows, has_no_finetuning_seed, imported_rows
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint
 from pretrain_bench.reports.analysis.titles import contaminated_rows, figure_mark, group_id, text_mark
 from pretrain_bench.reports.export.output_folder import GROUPS
@@ -158,7 +158,9 @@ class GroupWriter:
 
 
 def one_finetuning_seed(runs: pd.DataFrame) -> bool:
-    """Whether a group has several pre-trainings, each fine-tuned with the same single seed."""
+    """Whether a group has several pre-trainings, each fine-tuned with the same single seed. Linear probes have no such seed."""
+    if has_no_finetuning_seed(str(runs["protocol"].iloc[0])):
+        return False
     return runs["pretrain_seed"].nunique() > 1 and runs["finetune_seed"].nunique() == 1
 
 

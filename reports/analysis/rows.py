@@ -60,6 +60,11 @@ def probes_decoder(protocol: str) -> bool:
     return protocol.startswith((LinearProbe().title, DecoderProbe(start="kept").title))
 
 
+def has_no_finetuning_seed(protocol: str) -> bool:
+    """Whether runs of a protocol, by its name in reports, depend on no fine-tuning seed, as linear probes."""
+    return protocol.startswith(LinearProbe().title)
+
+
 def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
     """Whether a method with this pre-training may be fine-tuned on a dataset: not if it used labels of the same dataset."""
     return not uses_labels(method) or pretrain_dataset != dataset

@@ -217,3 +217,12 @@ def test_a_report_says_when_it_is_conditional_on_one_fine_tuning_seed(store: Sto
     for seed in (0, 1):
         add(store, "ours", 0.5, pretrain_seed=seed, finetune_seed=1)
     assert said not in build_report(store, tmp_path / "out").text
+    for seed in (0, 1):
+        add(store, "ours", 0.3, pretrain_seed=seed, protocol="linear")
+    assert said not in build_report(store, tmp_path / "out").text, "linear probes have no fine-tuning seed"
+    for seed in (0, 1):
+        add(store, "ours", 0.4, pretrain_seed=seed, percent=5)
+    text = build_report(store, tmp_path / "out").text
+    assert f"{said} in some groups: there every pre-training was fine-tuned once" in text
+    titles = [line for line in text.splitlines() if line.startswith("s3dis-sem on ")]
+    assert [said in title for title in titles] == ["5% of the labels" in title for title in titles] and len(titles) == 3
