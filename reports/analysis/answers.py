@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -75,7 +77,9 @@ def _sentence(family: Family) -> str:
         for name, cells in rows.items()
         if (clause := _decided(name, word, [c for c in cells if c["verdict"] == word]))
     ]
-    clauses += filter(None, (_equivalent(rows), _undecided(rows), *_untested(rows), _failed(rows)))
+    clauses += filter(
+        None, (_equivalent(rows), _undecided(rows), *_untested(rows), *_not_compared(rows), _failed(rows))
+    )
     return f"On {family.head}, {'; '.join(clauses)}."
 
 
@@ -86,20 +90,43 @@ def _nothing_to_compare(effects: pd.DataFrame) -> str:
         return f"{BASELINE} was not run, so no method can be compared with it"
     if not (base["n"] > 0).any():
         return f"no run of {BASELINE} succeeded, so no method can be compared with it"
-    if base.duplicated("label_ratio").any():
-        kinds = ", ".join(dict.fromkeys(map(str, base["row"])))
-        return f"no method is compared, since several kinds of {BASELINE} were run: {kinds}"
     if len(base) == len(effects):
         return f"only {BASELINE} was run"
     return ""
 
 
+class _Baseline(NamedTuple):
+    """Scratch in one group of runs: its n, and why no row is compared with it; empty if rows are."""
+
+    n: int
+    reason: str
+
+
+def _baseline(group: pd.DataFrame) -> _Baseline:
+    base = group[group["method"] == BASELINE]
+    kinds = base[base["runs"] > 0]
+    if len(kinds) > 1:
+        return _Baseline(0, f"not compared, since several kinds of {BASELINE} were run: {', '.join(kinds['row'])}")
+    n = int(kinds["n"].sum())
+    if n:
+        return _Baseline(n, "")
+    return _Baseline(0, f"without a {'successful ' * bool(len(base))}run of {BASELINE} to compare with")
+
+
 def _rows(family: Family) -> dict[str, list[Effect]]:
-    """The effects of every row except scratch, in table order, each by label ratio."""
-    others = family.effects[family.effects["method"] != BASELINE]
+    """The effects of every row except scratch, in table order, each by label ratio. Adds `at`, which names its group, and
+    `baseline`, the scratch of the group."""
+    effects = family.effects
+    baselines = {names: _baseline(group) for names, group in effects.groupby(["label_ratio", "conditions"])}
+    groups_at = Counter(ratio for ratio, _ in baselines)
     rows: dict[str, list[Effect]] = {}
-    for effect in others.sort_values("method", key=method_places, kind="stable").to_dict("records"):
-        rows.setdefault(str(effect["row"]), []).append(effect)
+    others = effects[effects["method"] != BASELINE].sort_values("method", key=method_places, kind="stable")
+    for effect in others.to_dict("records"):
+        ratio, conditions = effect["label_ratio"], effect["conditions"]
+        # Groups of one ratio differ in their recipe or code.
+        at = f"{ratio} #{conditions}" if groups_at[ratio] > 1 else str(ratio)
+        named = {**effect, "at": at, "baseline": baselines[ratio, conditions]}
+        rows.setdefault(str(effect["row"]), []).append(named)
     return {name: sorted(cells, key=lambda c: ratio_key(str(c["label_ratio"]))) for name, cells in rows.items()}
 
 
@@ -130,22 +157,32 @@ def _equivalent(rows: Mapping[str, Sequence[Effect]]) -> str:
 
 def _undecided(rows: Mapping[str, Sequence[Effect]]) -> str:
     clause = _clause(rows, lambda c: c["verdict"] == UNDECIDED, f"not distinguishable from {BASELINE}")
-    more = [
-        math.ceil(c["seeds_for_1"]) - c["n"]
+    missing = [
+        math.ceil(c["seeds_for_1"]) - min(c["n"], c["baseline"].n)
         for cells in rows.values()
         for c in cells
         if c["verdict"] == UNDECIDED and np.isfinite(c["seeds_for_1"])
     ]
+    more = [seeds for seeds in missing if seeds > 0]
     if not clause or not more:
         return clause
-    least, most = max(0, min(more)), max(0, *more)
-    number = f"{most}" if least == most else f"{least} to {most}"
+    number = f"{min(more)}" if min(more) == max(more) else f"{min(more)} to {max(more)}"
     return f"{clause} (about {number} more seeds of each method would show a difference of 1 point)"
 
 
 def _untested(rows: Mapping[str, Sequence[Effect]]) -> Iterable[str]:
     yield _clause(rows, lambda c: c["verdict"] == TOO_FEW, "not tested, which needs two pre-training seeds per method")
     yield _clause(rows, lambda c: c["verdict"] == NO_SPREAD, "not tested, since all runs have the same score")
+
+
+def _not_compared(rows: Mapping[str, Sequence[Effect]]) -> Iterable[str]:
+    reasons = dict.fromkeys(c["baseline"].reason for cells in rows.values() for c in cells if c["n"])
+    for reason in filter(None, reasons):
+        yield _clause(rows, partial(_lacks_scratch, reason=reason), reason)
+
+
+def _lacks_scratch(effect: Effect, reason: str) -> bool:
+    return effect["n"] > 0 and effect["baseline"].reason == reason
 
 
 def _failed(rows: Mapping[str, Sequence[Effect]]) -> str:
@@ -170,7 +207,7 @@ def _names(rows: Mapping[str, Sequence[Effect]], belongs: Callable[[Effect], boo
 
 def _at(cells: Sequence[Effect]) -> str:
     """Label ratios in words: `5%, 20% and 100% of the labels`, `all labels`."""
-    ratios = [str(c["label_ratio"]) for c in cells]
+    ratios = [c["at"] for c in cells]
     if ratios == ["100%"]:
         return "all labels"
     return _listed(ratios) + " of the labels" * all(ratio.endswith("%") for ratio in ratios)

@@ -85,6 +85,45 @@ def test_without_a_test_a_sentence_says_why() -> None:
         assert reason in answer.sentence and answer.comparisons == "no test"
 
 
+def test_each_label_ratio_has_its_own_scratch() -> None:
+    """Scratch at 5% was not run, at 10% failed, at 20% is of two kinds, and at 100% is compared."""
+    ratios = (5.0, 10.0, 20.0, 100.0)
+    runs = ratio_runs({"scratch": {r: 40 + SEEDS for r in ratios}, "ours": {r: 50 + SEEDS for r in ratios}})
+    scratch, percent = runs["method"] == "scratch", runs["label_percent"]
+    runs.loc[scratch & (percent == 10), ["outcome", "score_selected", "score_final"]] = ["crashed", np.nan, np.nan]
+    other = runs[scratch & (percent == 20)].assign(row="scratch #2", pretraining="scratch2")
+    runs = pd.concat([runs[~(scratch & (percent == 5))], other], ignore_index=True)
+    (answer,) = answers(effects(runs))
+    start = "On task0, ours is better than scratch at all labels (+10.0 ["
+    assert answer.sentence.startswith(start)
+    assert answer.sentence.partition("; ")[2] == (
+        "ours at 5% of the labels is without a run of scratch to compare with; "
+        "ours at 10% of the labels is without a successful run of scratch to compare with; "
+        "ours at 20% of the labels is not compared, since several kinds of scratch were run: scratch, scratch #2."
+    )
+    (alone,) = answers(effects(runs[(runs["label_percent"] == 5) | (runs["method"] == "scratch")]))
+    assert alone.sentence == "On task0, ours is without a run of scratch to compare with."
+
+
+def test_groups_of_one_label_ratio_are_compared_with_their_own_scratch() -> None:
+    runs = ratio_runs({"scratch": {100.0: 40 + SEEDS}, "ours": {100.0: 50 + SEEDS}})
+    worse = ratio_runs({"scratch": {100.0: 60 + SEEDS}, "ours": {100.0: 50 + SEEDS}}).assign(conditions="other")
+    (answer,) = answers(effects(pd.concat([runs, worse])))
+    assert "ours is better than scratch at 100% #0 (" in answer.sentence
+    assert "ours is worse than scratch at 100% #other (" in answer.sentence
+
+
+def test_more_seeds_are_counted_from_the_smaller_number_and_are_never_none() -> None:
+    scratch, ours = np.array([40.0, 42.0]), np.array([40.0, 41.0, 42.0, 43.0, 44.0])
+    table = effects(ratio_runs({"scratch": {100.0: scratch}, "ours": {100.0: ours}}))
+    missing = int(np.ceil(table.set_index("row")["seeds_for_1"]["ours"])) - 2
+    (answer,) = answers(table)
+    assert f"about {missing} more seeds of each method" in answer.sentence
+    for seeds in (1.0, 2.0):
+        (answer,) = answers(table.assign(seeds_for_1=seeds))
+        assert answer.sentence == "On task0, ours is not distinguishable from scratch."
+
+
 def test_heads_distinguish_families_of_one_task() -> None:
     table = effects(pd.concat([runs_of({"scratch": np.full((2, 1), 50.0)}, budget=b) for b in ("b", "c")]))
     assert [f.head for f in task_families(table)] == ["task0 (b)", "task0 (c)", "task1 (b)", "task1 (c)"]
