@@ -28,8 +28,8 @@ SPLIT = ("pre-training seed", "fine-tuning seed", "residual")
 
 
 def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> pd.DataFrame:
-    """One row per method of each group that contains scratch: the seeds that each of the two needs to detect a true difference of
-    `effect` points at 80 % power, and the hours for that number of both.
+    """One row per method of each group with a successful run of scratch: the seeds that each of the two needs to detect a true
+    difference of `effect` points at 80 % power, and the hours for that number of both.
 
     Columns: GROUP, `method`, `n` (the smaller number of pre-training seeds of the two), `finetune_seeds`, `deviation` (points, of
     the units as they ran), the three of SPLIT (NaN without two seeds of both kinds), `seeds`, `deviation_own` and `seeds_own`
@@ -57,6 +57,8 @@ def _rows_of_group(
         return
     values = {name: 100 * v for name, v in per_unit(group, f"score_{headline_checkpoint(group)}").items()}
     parts = by_row(group[group["outcome"] == "ok"])
+    if base[0] not in parts:  # every run of scratch failed
+        return
     for name, units in values.items():
         if name == base[0] or not len(units) or name not in parts:
             continue

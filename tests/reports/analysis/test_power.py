@@ -48,6 +48,14 @@ def test_seeds_without_a_split_or_without_spread_say_less() -> None:
     assert seeds_for(crossed_runs(3, 1, 1.0, 0.0, 0.0, methods=("ours",)), 1.0).empty, "no scratch to compare with"
 
 
+def test_a_group_without_a_successful_run_of_scratch_has_no_seeds() -> None:
+    runs = crossed_runs(3, 2, 1.0, 0.5, 0.5)
+    failed = runs["method"].eq("scratch")
+    crashed = runs.assign(outcome=runs["outcome"].where(~failed, "crashed"), conditions="other")
+    assert seeds_for(crashed, 1.0).empty
+    assert len(seeds_for(pd.concat([runs, crashed]), 1.0)) == len(seeds_for(runs, 1.0)) == 1
+
+
 def crossed_runs(
     pretrainings: int,
     finetunings: int,
