@@ -138,8 +138,7 @@ class GroupWriter:
 
     def _add_convergence(self, group: Group, curves: Curves) -> pd.DataFrame:
         """The table of steps to reach scratch; written if it has rows."""
-        good = set(group.runs.loc[group.runs["outcome"] == "ok", "key"])
-        successful = {row: [curve for curve in several if curve.key in good] for row, several in curves.items()}
+        successful = {row: [curve for curve in several if not curve.failed] for row, several in curves.items()}
         failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)
         table = convergence_table(
             {row: several for row, several in successful.items() if several},

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 
 class Curve(NamedTuple):
-    """Scores of a run on the test split, from 0 to 1, at the steps where it was validated."""
+    """Scores of a run on the test split, from 0 to 1, at the steps where it was validated. `failed`: the run did not succeed, so
+    means leave it out."""
 
     method: str
     key: str
     pretrain_seed: int
     steps: list[int]
     scores: list[float]
+    failed: bool = False
 
 
 Curves = Mapping[str, Sequence[Curve]]
@@ -36,13 +38,15 @@ Curves = Mapping[str, Sequence[Curve]]
 def read_curves(store: Store, group: pd.DataFrame, metric: str) -> dict[str, list[Curve]]:
     """Map printed row names to the validation curves of their runs; runs without curves are omitted."""
     curves: dict[str, list[Curve]] = {}
-    for name, runs in by_row(group[["row", *ROW, UNIT, "key"]]).items():
-        for method, key, seed in zip(runs["method"], runs["key"], runs[UNIT], strict=True):
+    columns = ["method", "key", UNIT, "outcome"]
+    for name, runs in by_row(group[["row", *ROW, UNIT, "key", "outcome"]]).items():
+        for method, key, seed, outcome in runs[columns].itertuples(index=False, name=None):
             events = read_events(store.folder("finetune", key) / EVENTS_FILE)
             points = [(e.step, e.metrics.get(metric)) for e in events if isinstance(e, Eval) and e.split == "test"]
             known = [(step, score) for step, score in points if score is not None]
             if known:
-                curve = Curve(method, key, seed, [step for step, _ in known], [score for _, score in known])
+                steps, scores = [step for step, _ in known], [score for _, score in known]
+                curve = Curve(method, key, seed, steps, scores, failed=outcome != "ok")
                 curves.setdefault(name, []).append(curve)
     return curves
 
@@ -71,10 +75,14 @@ class MeanCurve(NamedTuple):
     high: NDArray[np.float64]
 
 
-def mean_curve(runs: Sequence[Curve]) -> MeanCurve:
-    """The mean of a row's curves over the steps at which every run was validated; runs of a pre-training are averaged first."""
+def mean_curve(curves: Sequence[Curve]) -> MeanCurve | None:
+    """The mean of a row's successful runs over the steps at which all of them were validated; runs of a pre-training are averaged
+    first. None without a successful run."""
     from scipy import stats
 
+    runs = [curve for curve in curves if not curve.failed]
+    if not runs:
+        return None
     steps = np.array(sorted(set.intersection(*(set(curve.steps) for curve in runs))), dtype=np.int64)
     seeds: dict[int, list[list[float]]] = {}
     for curve in runs:

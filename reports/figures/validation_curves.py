@@ -25,7 +25,7 @@ def draw_validation_curves(
     overlays: Overlays | None = None,
 ) -> Any:
     """Plot scores on the test split against fine-tuning steps: mean over pre-training seeds, with its pointwise 95 % interval
-    as a band.
+    as a band. Failed runs are thin lines only.
 
     `overlays`: method to published (step, per cent) pairs, drawn thin and grey over the range of our own runs.
     """
@@ -35,8 +35,11 @@ def draw_validation_curves(
     places = places_within_method({name: runs[0].method for name, runs in curves.items()})
     for name, runs in curves.items():
         colour, mean = colour_of(runs[0].method), mean_curve(runs)
-        for curve in runs:
-            axes.plot(curve.steps, [100 * s for s in curve.scores], color=colour, lw=0.5, alpha=0.35, zorder=1.5)
+        thin: dict[str, Any] = {"color": colour, "lw": 0.5, "alpha": 0.35, "zorder": 1.5}
+        lines = [axes.plot(curve.steps, [100 * s for s in curve.scores], **thin)[0] for curve in runs]
+        if mean is None:
+            lines[0].set_label(name)
+            continue
         axes.fill_between(mean.steps, mean.low, mean.high, color=colour, alpha=0.12, lw=0)
         axes.plot(mean.steps, mean.scores, color=colour, lw=1.6, ls=DASHES[places[name] % len(DASHES)], label=name)
     if curves:

@@ -215,7 +215,7 @@ def scores(runs: pd.DataFrame) -> Figure:
 
 def validation_curves(curves: Curves, metric: str, overlays: Overlays | None = None) -> Figure:
     """Score over fine-tuning steps; the interactive version of `figures.validation_curves`. A row's runs form one broken line
-    below its mean, whose interval is a band."""
+    below the mean of the successful ones, whose interval is a band."""
     traces = []
     places = places_within_method({name: runs[0].method for name, runs in curves.items()})
     for name, runs in curves.items():
@@ -230,6 +230,9 @@ def validation_curves(curves: Curves, metric: str, overlays: Overlays | None = N
         thin = _line(name, x, y, colour) | {"customdata": keys, "showlegend": False, "opacity": 0.45}
         traces.append(thin | {"line": {"color": colour, "width": 1}, "legendgroup": name})
         mean = mean_curve(runs)
+        if mean is None:
+            traces[-1]["showlegend"] = True
+            continue
         traces.append(_line(name, mean.steps, mean.scores, colour, places[name]) | {"legendgroup": name})
         if np.isfinite(mean.low).all():
             band = _line(name, [*mean.steps, *mean.steps[::-1]], [*mean.high, *mean.low[::-1]], colour)

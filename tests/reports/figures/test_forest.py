@@ -92,11 +92,15 @@ def test_a_mean_curve_is_over_pretrainings_with_their_interval() -> None:
         Curve("ours", f"k{i}", seed, [10, 20], [score, score + 0.1])
         for i, (seed, score) in enumerate(((0, 0.2), (0, 0.4), (1, 0.5)))
     ]
-    mean = mean_curve([*runs, Curve("ours", "k", 2, [10, 20, 30], [0.4, 0.5, 0.6])])
+    failed = Curve("ours", "f", 3, [5], [0.05], failed=True)
+    mean = mean_curve([*runs, failed, Curve("ours", "k", 2, [10, 20, 30], [0.4, 0.5, 0.6])])
     known = estimate(np.array([30.0, 50.0, 40.0]))
-    assert mean.steps.tolist() == [10, 20], "where all runs were validated"
+    assert mean is not None
+    assert mean.steps.tolist() == [10, 20], "where all successful runs were validated"
     assert [mean.scores[0], mean.low[0], mean.high[0]] == pytest.approx([known.mean, known.low, known.high])
-    assert np.isnan(mean_curve(runs[:2]).low).all(), "one pre-training has no interval"
+    one = mean_curve(runs[:2])
+    assert one is not None and np.isnan(one.low).all(), "one pre-training has no interval"
+    assert mean_curve([failed]) is None
 
 
 @pytest.mark.parametrize(("tasks", "inches"), [(1, COLUMN_INCHES), (3, TEXT_INCHES)])

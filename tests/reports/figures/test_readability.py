@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.store.store import Store
-from pretrain_bench.reports.analysis.curves import Curve
+from pretrain_bench.reports.analysis.curves import Curve, read_curves
 from pretrain_bench.reports.analysis.frame import load_runs
 from pretrain_bench.reports.analysis.method_cards import colour_of
 from pretrain_bench.reports.figures.class_heat_map import draw_class_heat_map, luminance
@@ -21,7 +23,7 @@ from pretrain_bench.reports.figures.ratio_curves import draw_ratio_curves
 from pretrain_bench.reports.figures.scores import draw_scores
 from pretrain_bench.reports.figures.validation_curves import draw_validation_curves
 from pretrain_bench.reports.page import plotly_figures
-from tests.reports.stores import add
+from tests.reports.stores import add, only_group
 
 TITLE = "SYNTHETIC DATA\nscannet-sem on synth-scannet, 100% of the labels, budget smoke, profile smoke and more"
 
@@ -204,6 +206,24 @@ def test_the_line_of_scratch_is_the_mean_that_the_tables_have(tmp_path: Path) ->
     figure = draw_scores(load_runs(uneven), TITLE)
     dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
     assert np.allclose(dashed[-1].get_ydata(), 45.0)
+
+
+def test_failed_runs_are_thin_lines_that_cut_no_mean(store: Store) -> None:
+    add(store, "ours", 0.4, 0, 0)
+    add(store, "ours", 0.4, 1, 0, outcome="crashed")
+    add(store, "csc", 0.4, 0, 0, outcome="crashed")
+    runs = only_group(store)
+    for key, outcome in zip(runs["key"], runs["outcome"], strict=True):
+        steps = (10, 20, 30) if outcome == "ok" else (10,)
+        lines = [{"event": "eval", "step": s, "split": "test", "metrics": {"miou_voxel": 0.01 * s}} for s in steps]
+        (store.folder("finetune", key) / EVENTS_FILE).write_text("\n".join(map(json.dumps, lines)) + "\n")
+    curves = read_curves(store, runs, "miou_voxel")
+    axes = draw_validation_curves(curves, "miou_voxel", "t").axes[0]
+    longest = {"ours": [10, 20, 30], "csc": [10]}
+    named = {line.get_label(): line.get_xdata().tolist() for line in axes.lines if line.get_label() in longest}
+    assert named == longest and len(axes.lines) == 4, "three runs and the mean of ours"
+    traces = plotly_figures.validation_curves(curves, "miou_voxel")["data"]
+    assert {t["name"]: list(t["x"])[: len(longest[t["name"]])] for t in traces if t.get("showlegend", True)} == longest
 
 
 def test_the_papers_curves_are_not_drawn_alone() -> None:
