@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.answers import Answer, answers, answers_over_tasks
 from pretrain_bench.reports.analysis.budgets import budget_words
@@ -185,7 +186,8 @@ class _AcrossGroupsWriter:
             if len(table):
                 marks = parts_of_test_splits(self.runs) + contaminated_rows(self.runs)
                 parts = marks if name == "datasets" else ""
-                equal = "" if name in ("claims", "published") else f"; {budget_words(self.runs)}{parts}"
+                runs_of = self.runs[self.runs["protocol"] != FINETUNE] if name == "probes" else self.runs
+                equal = "" if name in ("claims", "published") else f"; {budget_words(runs_of)}{parts}"
                 self._add_table(name, f"{title}{equal}", table)
 
     def write_figures(self) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ONE_SEED = "conditional on one fine-tuning seed"
-USED_TITLE = "what each method used: mean of one pre-training + one fine-tuning"
+USED_TITLE = "what each method used: mean of one pre-training + one fine-tuning (or one probe with its features)"
 
 
 class Group(NamedTuple):

@@ -87,6 +87,7 @@ _FACTS = {
     "features_key": "key of the features that a linear probe was fitted to, which probes at other ratios share; else empty",
     "features_cpu_seconds": "CPU seconds of these features",
     "features_gpu_seconds": "GPU seconds of these features",
+    "features_gpu_joules": "energy of the GPUs during these features; NaN where it was not measured",
     "pretrain_notes": "notes of the pre-training stages, as pairs of name and text",
     "peak_memory_mib": "largest memory of any of the stages, in MiB",
 }

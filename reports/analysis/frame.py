@@ -286,6 +286,7 @@ def _features(parents: list[Record]) -> dict[str, object]:
         "features_key": features.key if features else "",
         "features_cpu_seconds": features.ledger.cpu_seconds if features else 0.0,
         "features_gpu_seconds": features.ledger.gpu_seconds if features else 0.0,
+        "features_gpu_joules": gpu_joules([features] if features else []),
     }
 
 

@@ -17,8 +17,8 @@ MIXED = "not all on a GPU"
 
 
 def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean use of each row's successful runs: one pre-training plus one fine-tuning. Amortised: one fine-tuning plus its share
-    of a pre-training that several fine-tunings use.
+    """Mean use of each row's successful runs: one pre-training plus one evaluation, which is a fine-tuning, or a probe with its
+    features. Amortised: one fine-tuning or probe plus its shares of the pre-training and features that several of them use.
 
     Budgets with several tasks have a column `tasks`: a row without all of them averages over fewer tasks.
     """
@@ -49,8 +49,8 @@ def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def used_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean use of each row's successful runs in one group, in every currency: one pre-training plus one fine-tuning. Empty if no
-    run succeeded."""
+    """Mean use of each row's successful runs in one group, in every currency: one pre-training plus one evaluation, as in
+    `cost_table`. Empty if no run succeeded."""
     import pandas as pd
 
     rows = []
@@ -98,28 +98,39 @@ def _tasks(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
 def _gpu(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
     """GPU hours and energy. If only some of the runs or pre-trainings used a GPU, a mean would describe neither kind."""
     cells = _hours(pretrainings, group, "gpu")
-    cells["GPU Wh"] = _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"])
+    cells["GPU Wh"] = _watt_hours(
+        pretrainings["pretrain_gpu_joules"], _features(group)["features_gpu_joules"], group["finetune_gpu_joules"]
+    )
     return dict.fromkeys(cells, MIXED) if _some_without_gpu(group) else cells
 
 
 def _some_without_gpu(group: pd.DataFrame) -> bool:
-    return any((group[f"{stage}_gpu_seconds"] > 0).nunique() > 1 for stage in ("pretrain", "finetune"))
+    evaluation = group["finetune_gpu_seconds"] + group["features_gpu_seconds"]
+    return any((seconds > 0).nunique() > 1 for seconds in (group["pretrain_gpu_seconds"], evaluation))
+
+
+def _features(group: pd.DataFrame) -> pd.DataFrame:
+    """One run for each features stage, which the probes of all label ratios share; without features one run, whose features cost
+    nothing."""
+    return group.drop_duplicates("features_key")
 
 
 def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[str, str]:
-    before, after = (
-        r[f"{stage}_{kind}_seconds"] / 3600 for stage, r in (("pretrain", pretrainings), ("finetune", group))
+    before, features, after = (
+        r[f"{stage}_{kind}_seconds"] / 3600
+        for stage, r in (("pretrain", pretrainings), ("features", _features(group)), ("finetune", group))
     )
     name = f"{kind.upper()}-hours"
-    if not before.sum() + after.sum():  # for example without a GPU
+    if not before.sum() + features.sum() + after.sum():  # for example without a GPU
         return {name: "-", f"{name} amortised": "-"}
+    shared = before.sum(skipna=False) + features.sum()
     return {
-        name: f"{format_amount(before.mean(), '.3f')} + {after.mean():.3f}",
-        f"{name} amortised": format_amount(before.sum(skipna=False) / len(group) + after.mean(), ".3f"),
+        name: f"{format_amount(before.mean(), '.3f')} + {features.mean() + after.mean():.3f}",
+        f"{name} amortised": format_amount(shared / len(group) + after.mean(), ".3f"),
     }
 
 
-def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
-    """Mean energy of one pre-training plus one fine-tuning; a dash if a GPU was not measured or not used."""
-    joules = pretrainings.mean(skipna=False) + finetunings.mean(skipna=False)
+def _watt_hours(*stages: pd.Series) -> str:
+    """The sum of the mean energies of stages; a dash if a GPU was not measured or not used."""
+    joules = sum(stage.mean(skipna=False) for stage in stages)
     return f"{joules / 3600:.1f}" if joules > 0 else "-"

@@ -23,7 +23,8 @@ def runs_of(scores: dict[str, np.ndarray], budget: str = "b") -> Any:
                     "pretrain_synthetic": False, "budget": budget, "profile": "p",
                     "protocol": "finetune", "conditions": f"{task}", "family": f"{task}", "method": method, "row": method, "checkpoint": "selected", "pretrain_dataset": "e", "pretraining": method, "pretrain_seed": seed,
                     "finetune_seed": 0, "outcome": "ok" if np.isfinite(score) else "crashed", "score_selected": score / 100,
-                    "score_final": score / 100,
+                    "score_final": score / 100, "features_key": "", "features_cpu_seconds": 0.0, "features_gpu_seconds": 0.0,
+                    "features_gpu_joules": 0.0,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)

@@ -151,6 +151,8 @@ def test_a_store_with_probes_is_reported(tmp_path: Path) -> None:
     assert "probes" in built.files and "protocol linear" in (tmp_path / "out" / "table.md").read_text()
     assert "figures/prediction1" in "".join(map(str, built.files.values()))
     assert "Probes of frozen backbones" in built.files["page"].read_text()
+    title = (tmp_path / "out/tables/probes.md").read_text().splitlines()[0]
+    assert title.endswith("optimiser steps (each method by its own recipe), fine-tuning none"), "probes take no steps"
 
 
 def test_failed_features_are_failures_of_their_probes_alone(tmp_path: Path) -> None:

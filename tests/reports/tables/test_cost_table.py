@@ -8,7 +8,7 @@ import pytest
 
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.frame import load
-from pretrain_bench.reports.tables.cost_table import cost_table
+from pretrain_bench.reports.tables.cost_table import cost_table, used_table
 from tests.reports.frames import runs_of
 
 
@@ -25,6 +25,25 @@ def test_cost_is_amortised_over_the_runs_of_a_pretraining(planted_store: Store) 
     )
     assert on_gpu["GPU-hours"] == "1.000 + 0.500"
     assert float(on_gpu["GPU-hours amortised"]) == pytest.approx(0.5 + 4 / good, abs=1e-3)
+
+
+def test_features_are_part_of_the_cost_of_the_probes_that_share_them() -> None:
+    """Two pre-trainings of an hour, each with features of half an hour for probes of 6 minutes at two label ratios."""
+    runs = runs_of({"ours": np.array([[40.0, 41.0]] * 2)}).assign(task="t", protocol="linear", peak_memory_mib=1.0)
+    runs = runs.assign(label_ratio=["5%", "5%", "100%", "100%"], pretrain_keys=[("a",), ("b",)] * 2)
+    runs = runs.assign(features_key=["f", "g"] * 2)
+    used = ("steps", "samples", "flops", "labels")
+    runs = runs.assign(**{f"{stage}_{what}": 1.0 for stage in ("pretrain", "finetune") for what in used})
+    costs = {"pretrain": (3600.0, 7200.0), "features": (1800.0, 3600.0), "finetune": (360.0, 0.0)}
+    for stage, (seconds, joules) in costs.items():
+        gpu_seconds = 0.0 if stage == "finetune" else seconds
+        amounts = {"cpu_seconds": seconds, "gpu_seconds": gpu_seconds, "gpu_joules": joules}
+        runs = runs.assign(**{f"{stage}_{name}": amount for name, amount in amounts.items()})
+    (row,) = cost_table(runs).to_dict("records")
+    assert (row["CPU-hours"], row["CPU-hours amortised"]) == ("1.000 + 0.600", "0.850")
+    assert (row["GPU-hours"], row["GPU-hours amortised"], row["GPU Wh"]) == ("1.000 + 0.500", "0.750", "3.0")
+    (row,) = used_table(runs).to_dict("records")
+    assert (row["CPU-hours"], row["GPU-hours"]) == ("1.000 + 0.600", "1.000 + 0.500")
 
 
 def test_cost_tells_labels_of_pretraining_from_those_of_finetuning(planted_store: Store) -> None:
