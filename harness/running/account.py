@@ -7,10 +7,11 @@ from pretrain_bench.harness.running.untrusted_text import MAX_ITEMS, clean_items
 
 
 class StageAccount:
-    """Collects the events of one attempt: the last of each kind, the highest step, and the warnings."""
+    """Collects the events of a stage, those of earlier attempts first: the last of each kind, the highest step, and the
+    warnings. `starts` counts the attempts that have begun to work."""
 
     def __init__(self) -> None:
-        self.started = False
+        self.starts = 0
         self.numerics: dict[str, str] = {}
         self.last_step = 0
         self.ledger = Ledger()
@@ -20,7 +21,8 @@ class StageAccount:
     def add(self, event: object) -> None:
         """Add one event; other objects are ignored."""
         if isinstance(event, Start):
-            self.started, self.last_step = True, event.resumed_from
+            self.starts += 1
+            self.last_step = event.resumed_from
             self.numerics = clean_items(event.numerics)
         elif isinstance(event, Step):
             self.last_step = max(self.last_step, event.step)

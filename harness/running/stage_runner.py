@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse, cannot_write
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, read_events
 from pretrain_bench.harness.contract.records import Measured, Outcome, Record
 from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, StageLaunch
 from pretrain_bench.harness.executors.disk_quota import recover
@@ -163,9 +164,10 @@ class _Attempt:
         recover(self.root / "out")
         self._check_labels()
         lay_out(self.root, self.planned, self.parents, self.imagenet_weights)
+        earlier_starts = sum(isinstance(event, Start) for event in read_events(self.root / "out" / EVENTS_FILE))
         execution = self._execute()
         plain_modes(self.root / "out")
-        if (message := refusal(execution, self.account)) is not None:
+        if (message := refusal(execution, self.account, earlier_starts)) is not None:
             if not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
             raise WrongUse(f"{self.planned.title}: {self._named(message)}")

@@ -48,9 +48,10 @@ class Verdict(NamedTuple):
     confusion: Confusion = {}
 
 
-def refusal(execution: Execution, account: StageAccount) -> str | None:
-    """The message of a stage that refused its input before it started; None for any other execution."""
-    if execution.killed_by is not None or execution.returncode != REFUSED or account.started:
+def refusal(execution: Execution, account: StageAccount, earlier_starts: int = 0) -> str | None:
+    """The message of a stage that refused its input before this attempt started; None for any other execution. `earlier_starts`
+    counts the attempts before it that had started."""
+    if execution.killed_by is not None or execution.returncode != REFUSED or account.starts > earlier_starts:
         return None
     return account.end.message if account.end is not None and account.end.status == "refused" else None
 

@@ -12,7 +12,7 @@ from pretrain_bench.harness.running.untrusted_text import MAX_ITEMS, MAX_TEXT, c
 def test_the_highest_step_and_each_warning_once() -> None:
     account = StageAccount()
     account.add(Start(total_steps=9, resumed_from=4, numerics={"torch": "2 /home/someone/torch"}))
-    assert account.started and account.last_step == 4 and account.numerics == {"torch": "2 torch"}
+    assert account.starts == 1 and account.last_step == 4 and account.numerics == {"torch": "2 torch"}
     for number in (7, 6):
         account.add(Step(step=number, loss=1, learning_rate=1, gradient_norm=1, seconds=0, data_seconds=0))
     assert account.last_step == 7

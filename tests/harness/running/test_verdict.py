@@ -90,6 +90,11 @@ def test_only_a_stage_that_has_not_started_can_refuse() -> None:
     refused = End(status="refused", message="no images")
     assert refusal(execution(2), account_of(refused)) == "no images"
     assert refusal(execution(2), account_of(Start(total_steps=1), refused)) is None
+    resumed = account_of(Start(total_steps=1), refused)
+    assert refusal(execution(2), resumed, earlier_starts=1) == "no images", (
+        "as when its image is of another version by now"
+    )
+    assert refusal(execution(2), account_of(Start(total_steps=1), Start(total_steps=1), refused), 1) is None
     assert refusal(execution(1), account_of(refused)) is None
     assert refusal(execution(2, killed_by="wall"), account_of(refused)) is None
     assert refusal(execution(2), account_of(FAILED)) is None and refusal(execution(2), account_of()) is None
