@@ -135,9 +135,9 @@ def display(json: bool) -> Display:
 
 def data_roots(given: list[str] | None) -> list[str]:
     """The NAME=DIR options, after the roots of `bench.yaml` of the datasets that they do not name."""
-    from pretrain_bench.api.configuration import configuration
+    from pretrain_bench.api.configuration import data_in_file
 
-    return _with_file(configuration().data, given)
+    return _with_file(data_in_file(), given)
 
 
 def label_splits(given: list[str] | None) -> list[str]:

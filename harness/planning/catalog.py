@@ -74,7 +74,7 @@ def find(kind: type[SpecT], name: str) -> SpecT:
         path = Path(name).expanduser()
         spec = load_spec(path, kind, bases=package_folder() / _FOLDERS[kind][0])
         return cast(SpecT, _with_whole_paths(spec, path.parent)) if isinstance(spec, Suite) else spec
-    raise _unknown(kind, name, known)
+    raise unknown(kind, name, known)
 
 
 def _with_whole_paths(suite: Suite, folder: Path) -> Suite:
@@ -132,7 +132,7 @@ def _find_method(name: str) -> Method:
         raise WrongUse(
             f"method {name!r}: give the folder of your method, which holds {METHOD_FILE}; give a checkpoint as {FORM}"
         )
-    raise _unknown(Method, name, [*known, *installed_methods()])
+    raise unknown(Method, name, [*known, *installed_methods()])
 
 
 def _own_method(folder: Path, origin: Origin) -> Method:
@@ -158,7 +158,8 @@ def _own_method(folder: Path, origin: Origin) -> Method:
     return Method(**dict(content), folder=folder, origin=origin, code_sha256=folder_sha256(folder))
 
 
-def _unknown(kind: type[Spec], name: str, known: Iterable[str]) -> WrongUse:
+def unknown(kind: type[Spec], name: str, known: Iterable[str]) -> WrongUse:
+    """The error for a name that is none of the `known` ones, with the closest of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

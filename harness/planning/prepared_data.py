@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
-from pretrain_bench.harness.planning.catalog import available, find, is_path
+from pretrain_bench.harness.planning.catalog import available, find, is_path, unknown
 
 ProgressFor = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
 
@@ -205,7 +205,7 @@ def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Pat
             _check_own(name, dataset)
             own[dataset.name], name = dataset, dataset.name
         elif name not in shipped:
-            raise WrongUse(f"{flag} {option!r}: unknown dataset {name!r}. There are: {', '.join(shipped)}")
+            raise WrongUse(f"{flag} {option!r}: {unknown(Dataset, name, shipped)}")
         roots[name] = Path(folder).expanduser()
     return roots, own
 

@@ -13,10 +13,12 @@ from typing import Literal, NamedTuple
 from pydantic import Field, field_validator
 
 from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.loading import load_with_lines
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.clusters.node_cache import NodeCache
+from pretrain_bench.harness.planning.catalog import available, is_path, unknown
 
 FILE, VARIABLE = "bench.yaml", "BENCH_CONFIG"
 VARIABLES = {"runs": "BENCH_RUNS", "executor": "BENCH_EXECUTOR", "cache": "BENCH_CACHE"}
@@ -84,6 +86,15 @@ def configuration() -> Configuration:
         return Configuration()
     now = path.stat()
     return _read(path, now.st_mtime_ns, now.st_size)
+
+
+def data_in_file() -> dict[str, Path]:
+    """The data roots of `bench.yaml`. Raises WrongUse for a dataset that does not exist."""
+    held, shipped = configuration().data, available(Dataset)
+    for name in held:
+        if not is_path(name) and name not in shipped:
+            raise WrongUse(f"{configuration_file()}: data: {unknown(Dataset, name, shipped)}")
+    return held
 
 
 @lru_cache(maxsize=4)

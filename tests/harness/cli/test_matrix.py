@@ -115,6 +115,17 @@ def test_bench_yaml_names_the_runs_of_every_command(
         assert f"{tmp_path}/elsewhere" in one_line(bench(*command, code=2).stderr), command
 
 
+def test_a_misspelt_dataset_is_named_where_it_is_written(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("plan", "--method", "scratch", "--task", "s3dis-sem")
+    hint = "unknown dataset 'scanet'. Did you mean 'scannet'?"
+    assert f"--data 'scanet=x': {hint}" in one_line(bench(*command, "--data", "scanet=x", code=2).stderr)
+    (tmp_path / "bench.yaml").write_text("data: {scanet: x}\n")
+    assert f"{tmp_path}/bench.yaml: data: {hint}" in one_line(bench(*command, code=2).stderr)
+
+
 def test_stages_in_parallel_are_not_limited_on_a_cluster(bench: Bench) -> None:
     command = ("run", "--method", "scratch", "--task", "s3dis-sem", "--on", "slurm", "--workers", "2")
     assert "--workers: it is for runs on this machine; on a cluster --max-pending" in one_line(
