@@ -143,7 +143,7 @@ def _run_again(run: AuditedRun, runs: dict[str, AuditedRun], times: int, tally: 
             try:
                 repeated = rerun.repeat(run, runs, Path(scratch), process_executor(), display)
             except rerun.RerunFailed as error:
-                rerun.judge_failure(run, error, tally)
+                rerun.judge_failure(run, runs, error, tally)
                 break
             except (WrongUse, EnvironmentCannot) as error:
                 tally.note(rerun.CHECK, "not checked", run.name, str(error))

@@ -15,13 +15,14 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.audit.findings import Tally
-from pretrain_bench.harness.audit.runs import AuditedRun
+from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.audit.shipped import is_comparable, shipped
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.run_length import budget_problem
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
 from pretrain_bench.harness.planning.stage_specs import TRANSFER
+from pretrain_bench.harness.store.retention import BACKBONE
 from pretrain_bench.harness.store.spec_reader import SharedSpec
 
 BUDGET, PROFILE = "budget is the one that ships", "profile is the one that ships"
@@ -30,7 +31,7 @@ FILLED_IN = ("steps", "validate_every")
 """Recipe fields of a task that the planner computes from the training scenes if the profile leaves them unset."""
 
 
-def check_budget(run: AuditedRun, tally: Tally) -> None:
+def check_budget(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     """The limits are those of the shipped budget with this name and version, and were kept."""
     spec, limits = run.spec, run.spec.limits
     if run.record.outcome == Outcome.ok:
@@ -57,9 +58,14 @@ def check_budget(run: AuditedRun, tally: Tally) -> None:
         for name, value in given.items()
         if getattr(limits, name) != value
     ]
-    # The shares of a user's method are not known; the table's check compares the sum of its stages.
-    if limits.amount > amount + TINY or (share is not None and limits.amount < amount - TINY):
-        differing.append(f"amount {limits.amount:g} instead of {'' if share is not None else 'at most '}{amount:g}")
+    # The shares of a user's method are not known, but with its backbone the whole half has been given out.
+    amounts = [limits.amount, *(s.spec.limits.amount for s in behind(run, runs) or () if s.spec.kind == "pretrain")]
+    if share is None and (
+        sum(amounts) > amount + TINY or (BACKBONE in run.record.artifacts and sum(amounts) < amount - TINY)
+    ):
+        differing.append(f"amount {sum(amounts):g} of all its stages instead of {amount:g}")
+    if share is not None and abs(limits.amount - amount) > TINY:
+        differing.append(f"amount {limits.amount:g} instead of {amount:g}")
     text = f"{'; '.join(differing)}: {budget.name} v{budget.version} gives this stage other limits"
     tally.expect(BUDGET, not differing, run.name, text)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.metrics.predictions import is_constant, read_untyped
 from pretrain_bench.benchmarks.support.errors import BenchError
-from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.findings import Tally, Verdict
 from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import canonical_json
@@ -103,16 +103,17 @@ def _check_predictions(group: list[AuditedRun], runs: Runs, tally: Tally) -> Non
             tally.note(PREDICTIONS, "warning", run.name, text)
             continue
         if (start := _common_start(run, other, runs)) is not None:
-            tally.note(PREDICTIONS, "warning", run.name, f"{start} {other.name}, under another key")
+            verdict, text = start
+            tally.note(PREDICTIONS, verdict, run.name, f"{text} {other.name}, under another key")
             continue
         text = f"all predictions equal those of {other.name} ({_seeds(other)}), but this run has {_seeds(run)}"
         tally.expect(PREDICTIONS, False, run.name, text)
 
 
-def _common_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> str | None:
-    """What two runs with the same seeds have in common if they start from equal weights of one method or of an imported
-    checkpoint: the pre-training has another key (different code, stated scenes), or its backbone was exported and imported, which
-    changes the file but not the weights. None if they start from different weights."""
+def _common_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> tuple[Verdict, str] | None:
+    """Verdict and text about two runs with the same seeds and equal predictions, if they start from equal weights of one method
+    or of an imported checkpoint: the pre-training has another key (different code, stated scenes), or its backbone was exported
+    and imported, which changes the file but not the weights. None if they start from different weights."""
     cells = [run.record.cell for run in (one, two)]
     if None in cells or len({(cell.pretrain_seed, cell.finetune_seed) for cell in cells if cell}) > 1:
         return None
@@ -122,12 +123,19 @@ def _common_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> str | None:
         return None
     pairs = list(product(*starts))
     if any(a.record.artifacts[BACKBONE].sha256 == b.record.artifacts[BACKBONE].sha256 for a, b in pairs):
-        return "the same backbone as"
-    try:
-        distances = [_distance(*(weights_sample(p.folder / ARTIFACTS / BACKBONE) for p in pair)) for pair in pairs]
-    except (BenchError, OSError):  # pruned, or a bundle, which holds no weights
-        return "the same seeds and possibly, through an imported checkpoint, the same weights as" if imported else None
-    return "the same weights as" if min(distances, default=1.0) <= NEAR else None
+        return "warning", "the same backbone as"
+    absent = False
+    for pair in pairs:
+        try:
+            if _distance(*(weights_sample(p.folder / ARTIFACTS / BACKBONE) for p in pair)) <= NEAR:
+                return "warning", "the same weights as"
+        except (BenchError, OSError):  # pruned, or a bundle, which holds no weights
+            absent = True
+    return (
+        ("not checked", "all predictions equal; an imported checkpoint may have the weights of")
+        if imported and absent
+        else None
+    )
 
 
 def _seeds(run: AuditedRun) -> str:

@@ -101,7 +101,7 @@ def _check_run(run: AuditedRun, runs: Runs, data: PreparedData, tally: Tally) ->
         _check_artifacts(run, tally)
     _check_parents(run, runs, tally)
     _check_identity(run, runs, tally)
-    check_budget(run, tally)
+    check_budget(run, runs, tally)
     check_profile(run, tally)
     check_account(run, runs, tally)
     _check_labels(run, tally)
@@ -209,18 +209,18 @@ def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
             own = (record.key, record.attempt) == (run.record.key, number)
             # A successful run may be repeated, for example after its artifacts were pruned.
             changed = own and record.outcome == Outcome.ok and record.artifacts != run.record.artifacts
-            if changed and not _repeats_bit_for_bit(record, run.record):
-                text = (
-                    f"attempts/{number} was a success with different results, on other numerics (CPU, torch or threads)"
-                )
-                tally.note(check, "warning", run.name, text)
+            if changed and (why := _why_it_may_differ(record, run.record)):
+                tally.note(check, "warning", run.name, f"attempts/{number} was a success with different results, {why}")
                 continue
             text = f"attempts/{number} has a record of another run, or of a success with different results"
             tally.expect(check, own and not changed, run.name, text)
 
 
-def _repeats_bit_for_bit(one: Record, two: Record) -> bool:
-    return one.provenance.numerics == two.provenance.numerics and one.stopped is None and two.stopped is None
+def _why_it_may_differ(one: Record, two: Record) -> str:
+    """Why two attempts may give different results; empty if they must be equal to the bit."""
+    if one.provenance.numerics != two.provenance.numerics:
+        return "on other numerics (CPU, torch or threads)"
+    return "since one of them was stopped early" if one.stopped or two.stopped else ""
 
 
 def _check_parents(run: AuditedRun, runs: Runs, tally: Tally) -> None:

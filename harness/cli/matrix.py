@@ -137,7 +137,9 @@ class Matrix(NamedTuple):
     executor: ExecutorName = "auto"
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Number of stages in parallel. (default: as many as fit the machine)"),
+        typer.Option(
+            "--workers", min=1, help="Number of stages in parallel on this machine. (default: as many as fit)"
+        ),
     ] = None
     retry: Annotated[
         Literal["none", "infra", "failed"],

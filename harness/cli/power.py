@@ -21,7 +21,7 @@ NOTES = (
 
 
 def power(
-    folder: Annotated[Path | None, typer.Argument(metavar="[RUNS]", help="The same as --runs.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="RUNS", help="The same as --runs.")] = None,
     runs: Runs = DEFAULT_RUNS,
     effect: Annotated[float, typer.Option("--effect", help="Difference to find, in points of the metric.")] = 1.0,
     task: Annotated[
@@ -32,6 +32,8 @@ def power(
     """Show the number of seeds that would find a difference, for each protocol, and their cost."""
     from pretrain_bench.harness.cli.console import print_json, table
 
+    if folder is not None and runs not in (folder, DEFAULT_RUNS):
+        raise pb.WrongUse(f"{folder} and --runs {runs}: name one of them")
     runs = folder or runs
     answer = pb.power(runs, effect, task or ())
     if json:

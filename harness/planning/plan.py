@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,10 +80,15 @@ def to_run(stages: Iterable[StageState], retry_failed: bool = False) -> list[Sta
 
 
 def states(
-    cells: Iterable[PlannedCell], store: Store, machine_cpus: int, rates: Rates | None = None
+    cells: Iterable[PlannedCell],
+    store: Store,
+    machine_cpus: int,
+    rates: Rates | None = None,
+    retry_failed: bool = False,
+    later: Iterable[PlannedStage] = (),
 ) -> list[StageState]:
     """Each stage of the cells once, in order; estimated for another machine if its `rates` are given. A stage whose data are only
-    expected is `waiting`, since no run can have its key.
+    expected is `waiting`, since no run can have its key. `later`: other stages that will run, which may build on these.
     """
     keys = Keys()
     stages: dict[str, PlannedStage] = {}
@@ -120,26 +125,33 @@ def states(
             reason = older.why(planned)
             state = State.stale if reason else State.to_do
         planned_states.append(StageState(planned, key, state, reason, estimate))
-    return _with_pruned(planned_states, past, lambda planned: history.estimate(planned, machine_cpus, rates))
+    needed = {key for planned in later for key in planned.spec.parents.values()}
+    settled = (State.done,) if retry_failed else (State.done, State.failed)
+    again = _pruned_but_needed(planned_states, past, needed, settled)
+    return [
+        _to_do_again(s, history.estimate(s.planned, machine_cpus, rates)) if s.key in again else s
+        for s in planned_states
+    ]
 
 
-def _with_pruned(
+def _pruned_but_needed(
     stages: list[StageState],
     past: Mapping[str, tuple[Path, dict[str, Any]]],
-    estimate: Callable[[PlannedStage], Estimate],
-) -> list[StageState]:
-    """The stages, of which those that were pruned are to do again if a stage to run builds on them."""
-    needed: set[str] = set()
-    again = []
+    needed: set[str],
+    settled: tuple[State, ...],
+) -> set[str]:
+    """Keys of the done stages that were pruned, and that `needed` keys or a stage in another state than `settled` build on."""
+    again: set[str] = set()
     for stage in reversed(stages):
         if stage.state == State.done and stage.key in needed and pruned(past[stage.key][0]):
-            stage = stage._replace(
-                state=State.to_do, reason="its artifacts were pruned", estimate=estimate(stage.planned)
-            )
-        if stage.state not in (State.done, State.failed):
-            needed |= set(stage.planned.spec.parents.values())
-        again.append(stage)
-    return again[::-1]
+            again.add(stage.key)
+        if stage.state not in settled or stage.key in again:
+            needed = needed | set(stage.planned.spec.parents.values())
+    return again
+
+
+def _to_do_again(stage: StageState, estimate: Estimate) -> StageState:
+    return stage._replace(state=State.to_do, reason="its artifacts were pruned", estimate=estimate)
 
 
 def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:

@@ -145,9 +145,7 @@ class _Scheduler:
         if not self.left:
             return ""
         jobs = ", ".join(sorted(set(self.left.values())))
-        return (
-            f". Stages that an earlier command submitted continue ({jobs}); only the cluster's own command stops them"
-        )
+        return f". Stages that an earlier command submitted continue ({jobs}); your cluster's command stops them, such as scancel"
 
     def _reuse(self) -> None:
         """Report stages that need no run. Later stages come first, since they determine whose artifacts are needed."""

@@ -40,6 +40,8 @@ from pretrain_bench.harness.store.store import (
 )
 
 PAUSE_SECONDS = 2.0
+CLEANING_SECONDS = 60.0
+"""How long a stage waits for a cleaning of what it builds on."""
 SIGNALS_SECONDS = 1.0
 """All processes of a job have received its signal within this time."""
 
@@ -168,7 +170,7 @@ class _Attempt:
         execution = self._execute()
         plain_modes(self.root / "out")
         if (message := refusal(execution, self.account, earlier_starts)) is not None:
-            if not (self.partial / "attempts").is_dir():
+            if not earlier_starts and not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
             raise WrongUse(f"{self.planned.title}: {self._named(message)}")
         if ended_early_unasked(execution, self.account) and self._is_asked_to_stop():
@@ -200,13 +202,25 @@ class _Attempt:
         return self.job.allocation.stop.asked > 0
 
     def _check_parents(self) -> None:
-        """Raises WrongUse if a stage that this one builds on was withdrawn or pruned after it was looked up. Cleaning leaves it
-        alone from the moment that this stage's spec is in its partial folder, so this is checked afterwards."""
-        for stage, artifacts in self.parents.items():
-            if not (artifacts.parent / RECORD).is_file() or pruned(artifacts.parent):
+        """Raises WrongUse if a stage that this one builds on was withdrawn or pruned after it was looked up.
+
+        Cleaning locks a run before it looks for stages that need it. From the moment that this stage's spec is in its partial
+        folder, cleaning therefore either finds it, or holds the lock that is waited for here.
+        """
+        title = self.planned.title
+        for stage, key in self.spec.parents.items():
+            deadline = time.monotonic() + CLEANING_SECONDS
+            while (by := self.store.held_by(key)) is not None and time.monotonic() < deadline:
+                time.sleep(CLEANING_SECONDS / 300)
+            parent = self.store.folder(self.spec.parents_kind, key)
+            if by is not None:
                 raise WrongUse(
-                    f"{self.planned.title}: the stage {stage}, on which it builds, was removed from {self.store.root} while this "
-                    "one was waiting (`bench clean`); give the same command again, and both are run"
+                    f"{self.planned.title}: {by} is cleaning or repeating its stage {stage}; try again once it has ended"
+                )
+            if not (parent / RECORD).is_file() or pruned(parent):
+                raise WrongUse(
+                    f"{title}: `bench clean` has removed its stage {stage} since this command started; give the same command "
+                    "again, and both are run"
                 )
 
     def _check_labels(self) -> None:

@@ -102,6 +102,13 @@ def connect(url: str) -> ObjectStore:
     return ObjectStore(url, files, root)
 
 
+def count_runs(url: str) -> int:
+    """The number of runs in a bucket. Raises EnvironmentCannot if it cannot be used."""
+    store = connect(url)
+    with _answering(url):
+        return len(store.lists())
+
+
 def pull(store: ObjectStore, mirror: Path) -> Listing:
     """Fetch the runs that a mirror lacks, each checked and then visible by one rename, with a line in the mirror's chain. Returns
     the runs of the bucket.

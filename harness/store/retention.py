@@ -62,22 +62,23 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
 
 def prune(run: Prunable, keep: Keep) -> bool:
     """Remove the files, after listing them in the run's pruned.json and the chain, so that pruned files are never taken for
-    missing ones. False if the run was withdrawn meanwhile, or a stage that builds on it has begun."""
-    if not (run.folder / RECORD).is_file():
+    missing ones. False if the run was withdrawn or is being repeated, or a stage that builds on it has begun."""
+    store, key = Store(run.folder.parent.parent), run.record.key
+    had_state = store.partial(key).exists()
+    if store.held_by(key) is not None:
         return False
-    store, before = Store(run.folder.parent.parent), pruned(run.folder)
-    write_json(run.folder / PRUNED, {**before, **dict.fromkeys(run.names, f"bench clean --keep {keep}")}, durable=True)
-    # A stage that begins now either finds this note, or is found here.
-    if run.record.key in needed_by_stages(store):
-        if before:
-            write_json(run.folder / PRUNED, before, durable=True)
-        else:
-            (run.folder / PRUNED).unlink()
-        return False
-    chain.append_pruned(store.root, run.record, store.records)
-    for name in run.names:
-        remove_plain(run.folder / ARTIFACTS / name, run.folder)
-    return True
+    with store.lock(key, lambda holder: None):
+        # A stage that begins now is found here, or waits for this lock.
+        gone = not (run.folder / RECORD).is_file() or key in needed_by_stages(store)
+        if not gone:
+            noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
+            write_json(run.folder / PRUNED, noted, durable=True)
+            chain.append_pruned(store.root, run.record, store.records)
+            for name in run.names:
+                remove_plain(run.folder / ARTIFACTS / name, run.folder)
+        if not had_state:
+            store.drop_partial(key)
+    return not gone
 
 
 def pruned(folder: Path) -> dict[str, str]:

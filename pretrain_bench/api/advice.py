@@ -32,10 +32,9 @@ def next_steps(stages: Iterable[StageReport]) -> list[str]:
     if imported:  # their seeds are files that only the user can bring
         few = sorted(method for method in imported if len(seeds[method]) < SEEDS_OF_A_CLAIM)
         files = ",".join(["FILE"] * SEEDS_OF_A_CLAIM)
-        return [
-            *steps,
-            *(f"for a claim, one checkpoint per pre-training seed: --method {method}={files}" for method in few),
-        ]
+        steps += [f"for a claim, one checkpoint per pre-training seed: --method {method}={files}" for method in few]
+        if few:
+            return steps
     held = set.intersection(*seeds.values())
     missing = SEEDS_OF_A_CLAIM - len(held)
     if missing > 0:

@@ -28,7 +28,7 @@ from pretrain_bench.harness.executors.local import LocalExecutor, stage_environm
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
 from pretrain_bench.harness.running.stage_runner import RunOptions
-from pretrain_bench.harness.store.object_store import connect, remote_url
+from pretrain_bench.harness.store.object_store import count_runs, remote_url
 from pretrain_bench.harness.store.store import Store, try_write
 
 WORKER_SECONDS = 300.0
@@ -223,15 +223,15 @@ def _gpu() -> Diagnosis:
 def _runs(runs: AnyPath) -> Diagnosis:
     try:
         if (url := remote_url(runs)) is not None:
-            return Diagnosis("runs folder", "ok", f"{url}, {len(connect(url).lists())} runs; writing was not tried")
+            return Diagnosis("runs folder", "ok", f"{url}, {count_runs(url):,} runs; writing was not tried")
         folder = Path(runs).resolve()
-        there = next(path for path in (folder, *folder.parents) if path.exists())
         with writing(folder, "runs folder (--runs names another one)"):
+            there = next(path for path in (folder, *folder.parents) if path.exists())
             Store(folder).check_writable() if there == folder else try_write(there)
     except BenchError as error:
         return Diagnosis("runs folder", "broken", str(error))
-    made = "" if there == folder else " once `bench run` creates it"
-    return Diagnosis("runs folder", "ok", f"{runs}, {shutil.disk_usage(there).free >> 30} GiB free{made}")
+    made = "" if there == folder else ", to be created by the first `bench run`"
+    return Diagnosis("runs folder", "ok", f"{runs}{made}; {shutil.disk_usage(there).free >> 30} GiB free")
 
 
 def _cache() -> Diagnosis:

@@ -171,7 +171,7 @@ def plan(
     store, threads = open_runs(runs), resolved.machine.threads
     resolved = resolved._replace(budget=known_budget(resolved.budget, resolved.methods.values(), store)[0])
     planned, waiting = resolved.plan_prepared()
-    known = states(planned, store, threads, rates)
+    known = states(planned, store, threads, rates, later=[stage for one in waiting for stage in one.stages])
     expected = states((PlannedCell(w.cell, w.stages) for w in waiting), store, threads, rates)
     names, listed = (resolved.suite, resolved.budget, resolved.profile), {s.key for s in known}
     expected = [s for s in expected if s.key not in listed]

@@ -219,7 +219,8 @@ def _run_stages(
     store, display = runner.store, runner.display
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
-    left = to_run(states(planned, store, threads), runner.options.retry == "failed")
+    retry_failed = runner.options.retry == "failed"
+    left = to_run(states(planned, store, threads, retry_failed=retry_failed), retry_failed)
     if left:
         display.say(estimate_line(left))
         if workers and isinstance(place, LocalMachine) and (line := line_on_workers(left, place.capacity, workers)):

@@ -110,8 +110,8 @@ def _some_without_gpu(group: pd.DataFrame) -> bool:
 
 
 def _features(group: pd.DataFrame) -> pd.DataFrame:
-    """One run for each features stage, which the probes of all label ratios share; without features one run, whose features cost
-    nothing."""
+    """One run for each features stage, which the probes of all label ratios share. Of fine-tunings, which have none, one run at
+    no cost."""
     return group.drop_duplicates("features_key")
 
 

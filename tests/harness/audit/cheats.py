@@ -108,7 +108,7 @@ CHEATS = (
     Cheat(invent_a_budget_version, "a larger budget as version 2 of a shipped one", limits.BUDGET),
     Cheat(keep_the_rate_up, "a rival's learning rate never falls", limits.BUDGET),
     Cheat(call_it_stopped, "a run said to be stopped early", account.OUTCOME),
-    Cheat(call_it_stopped_everywhere, "the same, with its last event", account.OUTCOME),
+    Cheat(call_it_stopped_everywhere, "the same, with its last event", account.OUTCOME, ("warning",)),
     Cheat(run_other_code, "other code behind all runs", code.KNOWN, KNOWN),
     Cheat(make_up_code_list, "made-up hashes in `code.json`", code.LISTED),
     Cheat(patch_one_arm, "patched code for one method", tables.ONE_CODE),

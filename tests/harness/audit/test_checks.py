@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def findings(tally: Tally, check: str) -> list[Finding]:
 def test_every_limit_is_compared_with_the_budget(read: Runs, limit: dict[str, object], words: str) -> None:
     run = run_of(read, "csc", "pretrain")
     tally = Tally()
-    limits.check_budget(changed(run, limits=run.spec.limits.model_copy(update=limit)), tally)
+    limits.check_budget(changed(run, limits=run.spec.limits.model_copy(update=limit)), read, tally)
     (found,) = findings(tally, limits.BUDGET)
     assert found.verdict == "failed" and words in found.detail
 
@@ -64,11 +63,15 @@ def test_a_users_method_may_split_its_budget_and_need_labels(read: Runs) -> None
     """What its stages share, and whether it needs labels, is not in this release but in its own file."""
     run = run_of(read, "csc", "pretrain")
     assert run.spec.data is not None and run.record.method_card is not None
-    for amount, verdicts in ((30.0, []), (61.0, ["failed"])):
+    first_key = "f" * 20
+    for amounts, verdicts in (((30.0, 30.0), []), ((60.0, 60.0), ["failed"]), ((0.0, 30.0), ["failed"])):
+        given = [run.spec.limits.model_copy(update={"amount": amount}) for amount in amounts]
+        first = changed(run, {"key": first_key, "artifacts": {}}, method="mine", limits=given[0])
+        last = changed(run, method="mine", limits=given[1], parents={"first": first_key})
         tally = Tally()
-        half = run.spec.limits.model_copy(update={"amount": amount})
-        limits.check_budget(changed(run, method="mine", limits=half), tally)
-        assert [f.verdict for f in findings(tally, limits.BUDGET)] == verdicts
+        for stage in (first, last):
+            limits.check_budget(stage, {first_key: first}, tally)
+        assert [f.verdict for f in findings(tally, limits.BUDGET)] == verdicts, amounts
     labelled = run.spec.data.model_copy(update={"view": "labelled"})
     for uses_labels in (True, False):
         tally = Tally()
@@ -142,18 +145,19 @@ def test_the_summary_counts_the_audited_runs_only(honest: Path, read: Runs, benc
 
 
 @pytest.mark.parametrize(
-    ("outcome", "numerics", "verdict"),
+    ("was", "outcome", "numerics", "verdict"),
     [
-        (Outcome.crashed, "same", "failed"),
-        (Outcome.crashed, "other", "not checked"),
-        (Outcome.timeout, "same", "not checked"),
+        (Outcome.ok, Outcome.crashed, "same", "failed"),
+        (Outcome.ok, Outcome.crashed, "other", "not checked"),
+        (Outcome.ok, Outcome.timeout, "same", "not checked"),
+        (Outcome.crashed, Outcome.crashed, "same", "ok"),
     ],
 )
 def test_a_rerun_that_fails_is_a_finding_among_the_others(
     honest: Path,
     read: Runs,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    was: Outcome,
     outcome: Outcome,
     numerics: str,
     verdict: str,
@@ -168,8 +172,10 @@ def test_a_rerun_that_fails_is_a_finding_among_the_others(
         raise rerun.RerunFailed(again)
 
     monkeypatch.setattr(rerun, "repeat", fail)
-    options = auditing.AuditOptions(keys=[run.record.key], rescore=False, rerun=[run.record.key])
-    found = auditing.audit(Path(shutil.copytree(honest, tmp_path / "runs")), options, Silent()).tally.all()
-    (judged,) = [f for f in found if f.check == rerun.CHECK]
-    assert (judged.verdict, judged.detail) == (verdict, f"the rerun ended as {outcome.value}: exit code 1")
-    assert any(f.check == "artifacts match their hashes" for f in found)
+    recorded = changed(run, {"outcome": was})
+    tally = Tally()
+    auditing._run_again(recorded, {**read, run.record.key: recorded}, 2, tally, Silent())
+    (judged,) = [f for f in tally.all() if f.check == rerun.CHECK]
+    assert judged.verdict == verdict
+    if verdict != "ok":
+        assert judged.detail == f"the rerun ended as {outcome.value}: exit code 1"

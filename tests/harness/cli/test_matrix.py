@@ -238,6 +238,8 @@ def test_a_folder_without_runs_is_named_with_what_to_do(bench: Bench, tmp_path: 
     assert "start some with `bench run`, or name another folder" in bench("show", "--runs", str(empty)).stdout
     for where in ((str(empty),), ("--runs", str(empty))):
         assert f"{empty}: no method has runs beside scratch's" in bench("power", *where).stdout
+    both = one_line(bench("power", str(empty), "--runs", str(SMOKE), code=2).stderr)
+    assert f"{empty} and --runs {SMOKE}: name one of them" in both
     error = one_line(bench("show", str(empty), "--runs", str(empty), code=2).stderr)
     assert f"to name a folder or a bundle: --runs {empty}" in error
     error = one_line(bench("audit", "--registered", "nope.json", "--runs", str(SMOKE), code=2).stderr)
@@ -258,6 +260,9 @@ def test_missing_parts_of_a_claim_are_named() -> None:
     assert step == "for a claim, one checkpoint per pre-training seed: --method ours=FILE,FILE,FILE"
     only = pb.next_steps(Report(r) for r in mine if r.method == "ours")  # type: ignore[misc]
     assert only == ["to compare ours with something, add --method scratch", step]
+    more = [r.model_copy(update={"cell": r.cell.model_copy(update={"pretrain_seed": seed})})
+            for r in mine if r.method == "ours" and r.cell for seed in (1, 2)]  # fmt: skip
+    assert pb.next_steps(map(Report, [*mine, *more]))[0].startswith("for a claim, two more seeds"), "of scratch"  # type: ignore[arg-type]
     seeded = [
         r.model_copy(update={"cell": r.cell and r.cell.model_copy(update={"pretrain_seed": seed})})
         for r in records

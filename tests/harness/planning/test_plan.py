@@ -76,6 +76,16 @@ def test_a_pruned_stage_is_to_do_if_a_stage_to_run_builds_on_it(
     assert {s.key for s in left} == {child.spec.key, *child.spec.parents.values()}
     assert {s.reason for s in left} == {"", "its artifacts were pruned"}
     assert all(s.estimate is not None for s in left)
+    (copy / "finetune" / child.spec.key).symlink_to(tmp_path / "away")
+    for options in ({"later": [child]}, {}):
+        known = states(cells, Store(copy), 2, **options)  # type: ignore[arg-type]
+        again = {s.key for s in known if s.state == State.to_do}
+        assert again == (set(child.spec.parents.values()) if options else set()), "for a stage that waits for its data"
+    record = json.loads((tmp_path / "away/record.json").read_text())
+    (tmp_path / "away/record.json").write_text(json.dumps({**record, "outcome": "crashed"}))
+    for retry in (False, True):
+        again = {s.key for s in states(cells, Store(copy), 2, retry_failed=retry) if s.state == State.to_do}
+        assert again == (set(child.spec.parents.values()) if retry else set())
 
 
 def test_another_setting_makes_a_stage_stale_and_the_plan_says_which(

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
-from pretrain_bench.harness.contract.events import End
+from pretrain_bench.harness.contract.events import EVENTS_FILE, End, EventWriter, Start
 from pretrain_bench.harness.contract.records import Measured, Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, StageLaunch, Stop
@@ -118,9 +118,41 @@ def test_a_stage_whose_parent_was_removed_while_it_waited_names_it(
         else:
             (store.folder(parent.spec.kind, parent.spec.key) / PRUNED).write_text('{"backbone.pt": "bench clean"}')
     before = list(executor.started)
-    with pytest.raises(WrongUse, match=r"on which it builds, was removed from .*; give the same command again"):
+    with pytest.raises(
+        WrongUse, match="`bench clean` has removed its stage .* give the same command again, and both are run"
+    ):
         runner.run(job_of(child))
     assert executor.started == before and store.last_attempt(child.spec.key) is None
+
+
+def test_a_stage_waits_for_a_cleaning_of_its_parent(
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.CLEANING_SECONDS", 1.0)
+    child = next(s for c in cells for s in c.stages if s.spec.parents)
+    (parent,) = child.spec.parents.values()
+    runner = runner_of(tmp_path, Watched())
+    run_stages([s for c in cells for s in c.stages if s.spec.key == parent], runner, CAPACITY)
+    with runner.store.lock(parent, lambda _: None), pytest.raises(WrongUse, match="is cleaning or repeating its stage"):
+        runner.run(job_of(child))
+    assert runner.run(job_of(child)).record.outcome == "ok"
+
+
+def test_a_refusal_keeps_what_an_earlier_attempt_has_saved(cells: list[PlannedCell], tmp_path: Path) -> None:
+    """The earlier attempt was killed, so it left no record; a fresh stage that is refused leaves nothing."""
+    planned = next(s for c in cells for s in c.stages if s.data is not None and s.spec.kind == "pretrain")
+    runner = runner_of(tmp_path, Refusing("refused"))
+    partial = runner.store.partial(planned.spec.key)
+    with pytest.raises(WrongUse, match="no labels"):
+        runner.run(job_of(planned))
+    assert not partial.exists()
+    out = partial / "root/out"
+    out.mkdir(parents=True)
+    EventWriter(out / EVENTS_FILE).write(Start(total_steps=3))
+    (out / "checkpoint.pt").write_bytes(b"state")
+    with pytest.raises(WrongUse, match="no labels"):
+        runner.run(job_of(planned))
+    assert (out / "checkpoint.pt").read_bytes() == b"state"
 
 
 class Refusing(SleepingInProcess):

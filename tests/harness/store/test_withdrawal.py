@@ -240,6 +240,14 @@ def test_pruning_leaves_what_a_stage_needs_that_begins_meanwhile(store: Store, m
     assert (folder / "artifacts/backbone.safetensors").is_file() and not (folder / PRUNED).exists()
 
 
+def test_a_run_that_is_being_repeated_is_not_pruned(store: Store) -> None:
+    found = [run for run in prunable(store, "none") if run.record.key == spec(1).key]
+    with store.lock(spec(1).key, lambda _: None):
+        assert not prune(found[0], "none")
+    store.drop_partial(spec(1).key)
+    assert prune(found[0], "none") and not store.partial(spec(1).key).exists()
+
+
 def test_what_later_stages_read_is_kept_by_default() -> None:
     """The 2D network of `ours` is two files: weights, and the settings to build it from."""
     assert is_kept("image_network.safetensors", "best") and is_kept("image_network.json", "best")
