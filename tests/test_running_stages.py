@@ -54,7 +54,10 @@ def test_half_written_events_of_a_running_stage_are_curves_marked_as_running(tmp
         (running,) = live.read()
         assert running.title == "ours -> s3dis-sem at 100%, seed ?/3"
         assert (running.state, running.step, running.steps) == ("running", 20, 40)
-        assert running.losses == ([10, 20], [2.0, 1.0]) and running.scores[-2:] == ([20], [0.25])
+        assert running.losses == ([10, 20], [2.0, 1.0]) and (running.scores.steps, running.scores.scores) == (
+            [20],
+            [0.25],
+        )
         shown = figures(live)
         loss = shown["Training loss of fine-tuning"]["data"][0]
         assert loss["name"].endswith("(running)") and (loss["x"], loss["y"]) == ([10, 20], [2.0, 1.0])
