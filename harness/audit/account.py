@@ -96,9 +96,8 @@ def _check_outcome(run: AuditedRun, events: list[Event], tally: Tally) -> None:
             tally.expect(OUTCOME, record.stopped == end.stopped, run.name, text)
         if record.stopped is not None and run.spec.limits.currency not in (Currency.flops, Currency.gpu_seconds):
             planned = next((e.total_steps for e in reversed(events) if isinstance(e, Start)), 0)
-            if (
-                0 < planned <= record.ledger.optimizer_steps
-            ):  # asked to stop while it validated or wrote, or an invention
+            # It was asked to stop while it validated or wrote, or this is an invention.
+            if 0 < planned <= record.ledger.optimizer_steps:
                 text = f"stopped early by its own account, but it took all of its {planned} steps"
                 tally.note(OUTCOME, "warning", run.name, text)
         if end is not None and record.files:

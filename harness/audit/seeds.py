@@ -131,11 +131,9 @@ def _common_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> tuple[Verdict
                 return "warning", "the same weights as"
         except (BenchError, OSError):  # pruned, or a bundle, which holds no weights
             absent = True
-    return (
-        ("not checked", "all predictions equal; an imported checkpoint may have the weights of")
-        if imported and absent
-        else None
-    )
+    if imported and absent:
+        return "not checked", "all predictions equal; an imported checkpoint may have the weights of"
+    return None
 
 
 def _seeds(run: AuditedRun) -> str:

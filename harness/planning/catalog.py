@@ -159,7 +159,7 @@ def _own_method(folder: Path, origin: Origin) -> Method:
 
 
 def unknown(kind: type[Spec], name: str, known: Iterable[str]) -> WrongUse:
-    """The error for a name that is none of the `known` ones, with the closest of them."""
+    """The error for an unknown name. It lists the `known` names and suggests the closest one."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -75,8 +75,12 @@ class Total(NamedTuple):
 
 def to_run(stages: Iterable[StageState], retry_failed: bool = False) -> list[StageState]:
     """The stages that `bench run` would start; failed ones only if they are retried."""
-    settled = (State.done,) if retry_failed else (State.done, State.failed)
-    return [stage for stage in stages if stage.state not in settled]
+    return [stage for stage in stages if stage.state not in _settled(retry_failed)]
+
+
+def _settled(retry_failed: bool) -> tuple[State, ...]:
+    """The states in which a stage does not run."""
+    return (State.done,) if retry_failed else (State.done, State.failed)
 
 
 def states(
@@ -126,8 +130,7 @@ def states(
             state = State.stale if reason else State.to_do
         planned_states.append(StageState(planned, key, state, reason, estimate))
     needed = {key for planned in later for key in planned.spec.parents.values()}
-    settled = (State.done,) if retry_failed else (State.done, State.failed)
-    again = _pruned_but_needed(planned_states, past, needed, settled)
+    again = _pruned_but_needed(planned_states, past, needed, _settled(retry_failed))
     return [
         _to_do_again(s, history.estimate(s.planned, machine_cpus, rates)) if s.key in again else s
         for s in planned_states

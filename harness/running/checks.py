@@ -17,10 +17,10 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import HEAD_PREFIX, backbon
 from pretrain_bench.benchmarks.specs.base import FileName, Spec
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import TRAINING_ROWS, StageSpec
+from pretrain_bench.harness.store.retention import PRETRAIN_FILES
 
 MAX_HEADER_BYTES = 1 << 24
 MAX_ENTRIES, MAX_DEPTH = 10_000, 16
-PRETRAIN_SUFFIXES = (".safetensors", ".json")
 _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
 
@@ -80,9 +80,9 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
     Raises InvalidOutput naming the file and the tensor.
     """
     for path in artifacts.rglob("*"):
-        if path.is_file() and path.suffix not in PRETRAIN_SUFFIXES:
+        if path.is_file() and path.suffix not in PRETRAIN_FILES:
             raise InvalidOutput(
-                f"artifacts/{path.relative_to(artifacts)}: pre-training leaves {' and '.join(PRETRAIN_SUFFIXES)} files only"
+                f"artifacts/{path.relative_to(artifacts)}: pre-training leaves {' and '.join(PRETRAIN_FILES)} files only"
             )
     files = sorted(artifacts.rglob("*.safetensors"))
     if not files:

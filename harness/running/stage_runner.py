@@ -214,9 +214,7 @@ class _Attempt:
                 time.sleep(CLEANING_SECONDS / 300)
             parent = self.store.folder(self.spec.parents_kind, key)
             if by is not None:
-                raise WrongUse(
-                    f"{self.planned.title}: {by} is cleaning or repeating its stage {stage}; try again once it has ended"
-                )
+                raise WrongUse(f"{title}: {by} is cleaning or repeating its stage {stage}; try again once it has ended")
             if not (parent / RECORD).is_file() or pruned(parent):
                 raise WrongUse(
                     f"{title}: `bench clean` has removed its stage {stage} since this command started; give the same command "
