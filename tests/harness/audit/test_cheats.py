@@ -72,7 +72,8 @@ def damaged(cheat: Cheat, honest: Path, bundle: Path, folder: Path, monkeypatch:
         return repack(folder / "bundle.tar.zst", {**files, "bundle.json": json_bytes(contents)})
     runs = Path(shutil.copytree(honest, folder / "runs"))
     if cheat.where == "cache":
-        (prepared,) = {p for p in (cache_folder() / "prepared").glob("synth-s3dis-*/") if _is_behind(p, honest)}
+        # Other tests may have prepared the same scenes from another folder.
+        prepared = next(p for p in (cache_folder() / "prepared").glob("synth-s3dis-*/") if _is_behind(p, honest))
         shutil.copytree(prepared, folder / "cache/prepared" / prepared.name)
         monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
         cheat.damage(folder / "cache/prepared")
