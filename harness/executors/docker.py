@@ -48,6 +48,9 @@ ENGINE_LOG_SIZE = "32m"
 SECCOMP = docker_folder() / "seccomp.json"
 """System calls that no stage may make. Replaces the engine's own profile, which varies with the engine's version."""
 
+FEATURES_ENTRY_POINT = ["tini", "-s", "-g", "--", "python", "-m", "pretrain_bench.methods.stage", "features"]
+"""The task image's own entry point runs `finetune`."""
+
 CANNOT_START = 127
 """Exit code of an image whose command cannot be started, as from a shell."""
 FAULTS_OF_IMAGES = {
@@ -147,11 +150,13 @@ class DockerExecutor:
             "ipc_mode": "private",
             "log_config": LogConfig(type="json-file", config={"max-size": ENGINE_LOG_SIZE, "max-file": "1"}),
         }
+        if spec.kind == "features":
+            settings["entrypoint"] = FEATURES_ENTRY_POINT
         if hasattr(os, "sched_getaffinity") and not self.rootless:
             # Keep the stage on the processors assigned to this process, for example by a batch system.
             settings["cpuset_cpus"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         if self.limits_use:
-            cpus = caps.cpus or spec.threads
+            cpus = spec.threads + spec.limits.loader_workers
             settings |= {"pids_limit": PIDS, "cpu_period": 100_000, "cpu_quota": 100_000 * cpus}
         if caps.memory_mib is not None and self.limits_use:
             settings |= {"mem_limit": f"{caps.memory_mib}m", "memswap_limit": f"{caps.memory_mib}m"}
