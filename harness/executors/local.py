@@ -153,7 +153,8 @@ class ProcessWatch(Watch):
     def sample(self) -> None:
         self.sampler.sample()
         self.gpus.sample()
-        if self.caps.memory_mib is not None and self.sampler.memory_bytes > self.caps.memory_mib << 20:
+        cap = None if self.caps.memory_mib is None else self.caps.memory_mib << 20
+        if cap is not None and self.sampler.memory_bytes > cap and self.sampler.unshared_bytes() > cap:
             self.kill("memory")
 
     def send(self, number: signal.Signals) -> None:
