@@ -26,6 +26,13 @@ KILLED = {
     "stall": Outcome.timeout,
 }
 STALLED = "no sign of life for longer than the stall_seconds of its budget; the end of log.txt shows where it hung"
+GPU_IS_FULL = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Signs of too little GPU memory in errors of torch's allocator, of CUDA and of its libraries."""
 
 
 class Evidence(NamedTuple):
@@ -57,9 +64,10 @@ def refusal(execution: Execution, account: StageAccount, earlier_starts: int = 0
 
 
 def ended_early_unasked(execution: Execution, account: StageAccount) -> bool:
-    """Whether a stage says that it was asked to end early, though this harness did not ask it."""
+    """Whether a stage says that it was asked to end early or cancelled, though this harness did not ask it."""
     was_asked = execution.killed_by is not None or execution.soft_limited
-    return not was_asked and account.end is not None and account.end.stopped == "soft_limit"
+    end = account.end
+    return not was_asked and end is not None and (end.stopped == "soft_limit" or end.status == "cancelled")
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -67,12 +75,25 @@ def judge(evidence: Evidence) -> Verdict:
     stage that reports success, then the causes of failure."""
     execution, end = evidence.execution, evidence.account.end
     if execution.killed_by is not None:
-        message = STALLED if execution.killed_by == "stall" else f"stopped by its {execution.killed_by} limit"
-        return Verdict(KILLED[execution.killed_by], message)
+        return Verdict(KILLED[execution.killed_by], _why_killed(evidence))
     if execution.returncode == 0 and end is not None and end.status == "ok":
         wrong_amount = _check_budget(evidence)
         return wrong_amount or _judge_artifacts(evidence)
     return _judge_failure(evidence)
+
+
+def _why_killed(evidence: Evidence) -> str:
+    """Why the harness killed a stage, with the field of the budget that limits it."""
+    why = evidence.execution.killed_by or ""
+    if why == "cancel":
+        return "cancelled by the user"
+    if why == "stall":
+        return STALLED
+    field = {"memory": "memory_mib", "disk": "disk_mib", "wall": "wall_seconds"}.get(why)
+    value = getattr(evidence.planned.caps, field) if field else None
+    of_budget = "" if value is None else f" ({field} {value:,} of budget {evidence.planned.spec.limits.budget!r})"
+    machine = " or by the memory of this machine" if why == "memory" else ""
+    return f"stopped by its {why} limit{of_budget}{machine}"
 
 
 def _check_budget(evidence: Evidence) -> Verdict | None:
@@ -82,6 +103,10 @@ def _check_budget(evidence: Evidence) -> Verdict | None:
     if account.last_step > steps:
         message = f"its ledger says {steps} steps, its events go to step {account.last_step}"
         return Verdict(Outcome.invalid_output, message)
+    gpu_mib, peak_mib = evidence.planned.caps.gpu_memory_mib, account.ledger.peak_gpu_memory_bytes / 2**20
+    if gpu_mib is not None and peak_mib > gpu_mib:
+        message = f"{peak_mib:,.0f} MiB of GPU memory; budget {limits.budget!r} allows gpu_memory_mib {gpu_mib:,}"
+        return Verdict(Outcome.over_budget, message)
     trains_nothing = spec.data is None
     problem = budget_problem(limits, account.ledger, trains_nothing or evidence.execution.soft_limited)
     if problem is None:
@@ -120,7 +145,7 @@ def _judge_failure(evidence: Evidence) -> Verdict:
         return Verdict(Outcome.infra_error, f"{evidence.runs}: {advice}")
     if execution.soft_limited:
         return Verdict(Outcome.timeout, message or "the time limit came before the stage could save anything")
-    if "CUDA out of memory" in message:
+    if any(sign in message for sign in GPU_IS_FULL):
         return Verdict(Outcome.oom_gpu, message)
     if "MemoryError" in message or "can't allocate memory" in message:
         return Verdict(Outcome.oom_host, message)

@@ -37,6 +37,7 @@ def step(number: int) -> Step:
 
 def evidence(folder: Path, ended: Execution, *events: object) -> Evidence:
     caps = BudgetHalf(currency="optimizer_steps", optimizer_steps=8, wall_seconds=8, cpus=1)
+    caps = caps.model_copy(update={"memory_mib": 8192, "gpu_memory_mib": 2048})
     planned = PlannedStage(spec(), caps, None, None, True, "title", find(Method, "scratch"), None)
     (folder / "log.txt").write_text("one\ntwo\x1b[0m\n")
     return Evidence(planned, ended, account_of(*events), folder / "artifacts", folder / "log.txt", folder)
@@ -48,10 +49,22 @@ FAILED, OK = End(status="failed", message="why"), End(status="ok")
 @pytest.mark.parametrize(
     ("ended", "events", "outcome", "message"),
     [
-        (execution(0, killed_by="cancel"), (OK,), "cancelled", "stopped by its cancel limit"),
-        (execution(-9, killed_by="memory"), (), "oom_host", "stopped by its memory limit"),
+        (execution(0, killed_by="cancel"), (OK,), "cancelled", "cancelled by the user"),
+        (
+            execution(-9, killed_by="memory"),
+            (),
+            "oom_host",
+            "stopped by its memory limit (memory_mib 8,192 of budget 'b') or by the memory of this machine",
+        ),
         (execution(-9, killed_by="disk"), (), "over_budget", "stopped by its disk limit"),
-        (execution(-9, killed_by="wall"), (), "timeout", "stopped by its wall limit"),
+        (execution(-9, killed_by="pids"), (), "over_budget", "stopped by its pids limit"),
+        (execution(-9, killed_by="wall"), (), "timeout", "stopped by its wall limit (wall_seconds 8.0 of budget 'b')"),
+        (
+            execution(),
+            (Usage(ledger=Ledger(optimizer_steps=8, peak_gpu_memory_bytes=3 << 30)), OK),
+            "over_budget",
+            "3,072 MiB of GPU memory; budget 'b' allows gpu_memory_mib 2,048",
+        ),
         (
             execution(),
             (step(3), Usage(ledger=Ledger(optimizer_steps=2)), OK),
@@ -63,6 +76,7 @@ FAILED, OK = End(status="failed", message="why"), End(status="ok")
         (execution(1, soft_limited=True), (), "timeout", "the time limit came before"),
         (execution(1, soft_limited=True), (FAILED,), "timeout", "why"),
         (execution(1), (End(status="failed", message="CUDA out of memory. x"),), "oom_gpu", "CUDA"),
+        (execution(1), (End(status="failed", message="RuntimeError: CUDA error: out of memory"),), "oom_gpu", "CUDA"),
         (execution(1), (End(status="failed", message="MemoryError: x"),), "oom_host", "MemoryError"),
         (execution(0), (), "invalid_output", "without an end event"),
         (execution(0), (FAILED,), "invalid_output", "exited 0 but its end event says failed: why"),
