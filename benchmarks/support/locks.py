@@ -30,13 +30,12 @@ _MOST_HOLDER_BYTES = 1000
 def exclusive(
     path: Path, waiting: Callable[[str], None] = lambda _: None, job_ended: JobEnded = never
 ) -> Iterator[None]:
-    """Hold the lock file at `path`, created with its folder if missing. If another process holds it, `waiting` is called once
-    with the holder, and may raise to give up. The holder may remove the file before releasing the lock. `job_ended` asks the
-    holder's cluster whether its job has ended.
+    """Hold the lock file at `path`, created with its folder if missing. If another process holds it, `waiting` is called with
+    the holder every WAIT_SECONDS, and may raise to give up. The holder may remove the file before releasing the lock.
+    `job_ended` asks the holder's cluster whether its job has ended.
 
     Raises OSError if something other than a plain file is in its place.
     """
-    reported = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -52,8 +51,7 @@ def exclusive(
             if holds is None:
                 closing.pop_all()
                 break
-            if holds and not reported:
-                reported = True
+            if holds:
                 waiting(holds)
         time.sleep(WAIT_SECONDS if holds else 0)
     try:

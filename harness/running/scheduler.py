@@ -7,6 +7,7 @@ chain of estimated time come first. A failed stage blocks only the stages that b
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot
@@ -100,6 +101,7 @@ class _Scheduler:
         self.waiting = {key: planned[key] for key in sorted(planned, key=lambda key: -chains[key])}
         self.demands: dict[str, Demand] = {key: place.demand(stage) for key, stage in planned.items()}
         self.running: set[str] = set()
+        self.ends: deque[Ended] = deque()
         self.reports: dict[str, StageReport] = {}
         self.needed: set[str] = set()
         """Keys of stages whose artifacts other stages need."""
@@ -123,8 +125,9 @@ class _Scheduler:
                     if not self.running and not held_elsewhere:
                         break
                     if self.running:
-                        for ended in self.place.ended(WAIT_SECONDS):
-                            self._finish(ended)
+                        self.ends += self.place.ended(WAIT_SECONDS)
+                        while self.ends:  # Ctrl-C may interrupt this; the rest are finished in the next round
+                            self._finish(self.ends.popleft())
                     else:
                         time.sleep(WAIT_SECONDS)
                     self._look_for(held_elsewhere)

@@ -189,8 +189,8 @@ class Store:
     def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[Path]:
         """Lock a stage, so that several processes on one store run it once, on one machine or several; yields its partial folder.
 
-        The lock of a holder known to be gone is void (ownership.py). If another process holds the stage, `waiting` is called once
-        with its description.
+        The lock of a holder known to be gone is void (ownership.py). If another process holds the stage, `waiting` is called
+        with its description every 0.2 s, and may raise to give up.
         """
         folder = self.partial(key)
         with exclusive(folder / "lock", waiting, has_ended):

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.harness.clusters.base import Ended
+from pretrain_bench.harness.clusters.local import LocalMachine
 from pretrain_bench.harness.executors.base import Execution, StageLaunch
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import Capacity, FreeCapacity, demand
 from pretrain_bench.harness.running.display import Silent
-from pretrain_bench.harness.running.scheduler import run_cells
-from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageRunner
+from pretrain_bench.harness.running.scheduler import run_cells, run_in
+from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageReport, StageRunner
 from pretrain_bench.harness.store.store import Store
 from tests.faults.suite import SLEEPER
 from tests.harness.running.sleeping import CAPACITY, Watched, run
@@ -125,3 +127,28 @@ def test_stopped_and_continued(cells: list[PlannedCell], tmp_path: Path) -> None
     reports = run(cells, tmp_path, rest)
     assert len(reports) == 10 and len(rest.started) == 10 - complete
     assert all(r.record.outcome == "ok" for r in reports)
+
+
+def test_ctrl_c_between_two_ends_loses_neither(cells: list[PlannedCell], tmp_path: Path) -> None:
+    """Both stages end in one round, and Ctrl-C comes while the first is reported."""
+    stages = [c.stages[0] for c in cells[:1]] + [c.stages[0] for c in cells[-1:]]
+    assert len({s.spec.key for s in stages}) == 2
+    runner = StageRunner(Store(tmp_path), Watched(), Silent(), RunOptions())
+    place = LocalMachine(runner, CAPACITY)
+    ended, reported = place.ended, list[str]()
+
+    def both_at_once(seconds: float) -> list[Ended]:
+        ends = ended(seconds)
+        while len(place._running):
+            ends += ended(seconds)
+        return ends
+
+    def report(one: StageReport) -> None:
+        reported.append(one.planned.spec.key)
+        if len(reported) == 1:
+            raise KeyboardInterrupt
+
+    place.ended = both_at_once  # type: ignore[method-assign]
+    with pytest.raises(Cancelled):
+        run_in(place, stages, runner, report)
+    assert sorted(reported) == sorted(s.spec.key for s in stages)
