@@ -15,7 +15,6 @@ from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.clusters.base import ReadyStage
 from pretrain_bench.harness.clusters.node_cache import NodeCache, local_copy
-from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions
@@ -128,18 +127,3 @@ def check_versions(job: Job) -> None:
                 f"node {platform.node()} has {name} {here.get(name, 'not installed')}, and the command that submitted the stage "
                 f"has {version}; use the same environment on every node, such as one on a shared file system"
             )
-
-
-def check_code(stage: PlannedStage) -> None:
-    """Raises EnvironmentCannot where the code of a stage on this machine is not the code that it was planned with. Code from
-    outside the project is checked when it is copied for the stage."""
-    if stage.own_code:
-        return
-    spec = stage.spec
-    here = code_sha256(spec.kind, spec.code_of, spec.part)
-    if here != spec.code_sha256:
-        raise EnvironmentCannot(
-            f"{stage.title}: node {platform.node()} has different code from the command that submitted the stage (digest "
-            f"{here[:12]}, expected {spec.code_sha256[:12]}); use one checkout or installation on a shared file system, and do "
-            "not edit it while stages wait"
-        )

@@ -20,7 +20,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.harness.clusters.base import Ended, Interrupted, ReadyStage
 from pretrain_bench.harness.clusters.local import LocalMachine
-from pretrain_bench.harness.clusters.ticket import ExecutorChoice, Job, Ticket, check_code, check_versions
+from pretrain_bench.harness.clusters.ticket import ExecutorChoice, Job, Ticket, check_versions
 from pretrain_bench.harness.executors.base import Executor, Stop
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, process_executor
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
@@ -154,9 +154,8 @@ def executor_of(choice: ExecutorChoice, methods: Iterable[Method]) -> Executor:
 
 
 def _ready(ticket: Ticket, machine: LocalMachine, manifests: dict[Path, PreparedDataset]) -> ReadyStage | Ended:
-    """The stage of a ticket after its own checks, or the problem that they found."""
+    """The stage of a ticket, or the problem that prevents it."""
     try:
-        check_code(ticket.stage)
         planned = ticket.ready(manifests)
     except BenchError as error:
         return Ended(ticket.key, problem=error)

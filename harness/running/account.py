@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pretrain_bench.harness.contract.events import End, Ledger, Start, Step, Usage, Warn
 from pretrain_bench.harness.running.untrusted_text import MAX_ITEMS, clean_items, fit_to_keep
 
@@ -10,13 +12,15 @@ class StageAccount:
     """Collects the events of a stage, those of earlier attempts first: the last of each kind, the highest step, and the
     warnings. `starts` counts the attempts that have begun to work."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: Iterable[object] = ()) -> None:
         self.starts = 0
         self.numerics: dict[str, str] = {}
         self.last_step = 0
         self.ledger = Ledger()
         self.warnings: list[str] = []
         self.end: End | None = None
+        for event in events:
+            self.add(event)
 
     def add(self, event: object) -> None:
         """Add one event; other objects are ignored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.method import Method
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import size_and_sha256, symlink_or_copy
 from pretrain_bench.benchmarks.support.reading import reading
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
@@ -24,7 +25,7 @@ from pretrain_bench.harness.contract.stage import (
     StageSpec,
 )
 from pretrain_bench.harness.executors.output_folder import drop_special_files, plain_modes
-from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha256
+from pretrain_bench.harness.planning.code_digest import code_hashes, digest_of_hashes, folder_files, folder_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
 IN_CONTAINER = Path("/bench")
@@ -45,6 +46,23 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
         _copy_label_file(planned.label_file, root / "in" / LABEL_ROWS_FILE, planned.spec)
     if planned.method_folder is not None:
         _copy_method(planned.method_folder, root / "in" / METHOD_FOLDER, planned.method)
+
+
+def unchanged_code(planned: PlannedStage) -> dict[str, str]:
+    """Module or file to hash of the project's code that a stage runs; empty for code from outside the project, which `lay_out`
+    checks. Raises EnvironmentCannot if it is not the code that the stage was planned with."""
+    if planned.own_code:
+        return {}
+    spec = planned.spec
+    hashes = code_hashes(spec.kind, spec.code_of, spec.part)
+    here = digest_of_hashes(hashes)
+    if here != spec.code_sha256:
+        raise EnvironmentCannot(
+            f"{planned.title}: {platform.node()} has different code from the command that planned the stage (digest {here[:12]}, "
+            f"expected {spec.code_sha256[:12]}); it was edited meanwhile, or is another installation. Do not edit the code while "
+            "stages wait, use one installation on all nodes, and give the same command again"
+        )
+    return hashes
 
 
 def with_users_paths(

@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse, cannot_write
-from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, read_events
+from pretrain_bench.harness.contract.events import EVENTS_FILE, read_events
 from pretrain_bench.harness.contract.records import Measured, Outcome, Record
 from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, StageLaunch
 from pretrain_bench.harness.executors.disk_quota import recover
 from pretrain_bench.harness.executors.local import end_left_over_child
 from pretrain_bench.harness.executors.output_folder import plain_modes
-from pretrain_bench.harness.planning.code_digest import code_hashes
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.account import StageAccount
 from pretrain_bench.harness.running.capacity import Demand
 from pretrain_bench.harness.running.display import Display
-from pretrain_bench.harness.running.layout import lay_out, with_users_paths
+from pretrain_bench.harness.running.layout import lay_out, unchanged_code, with_users_paths
 from pretrain_bench.harness.running.scratch import kept_in, stage_root
 from pretrain_bench.harness.running.untrusted_text import clean_items, clean_metrics, fit_to_keep
 from pretrain_bench.harness.running.verdict import Evidence, Verdict, ended_early_unasked, judge, refusal
@@ -42,6 +42,13 @@ from pretrain_bench.harness.store.store import (
 PAUSE_SECONDS = 2.0
 CLEANING_SECONDS = 60.0
 """How long a stage waits for a cleaning of what it builds on."""
+NO_EXECUTION = Execution(-1, None, False, Measured())
+LEAST_WALL_SECONDS = 30.0
+"""A resumed stage gets at least this much wall time, to start and to save its result."""
+STOPPED_BY_OTHERS = (
+    "a signal that `bench` had not sent ended the stage early (from kill, a memory guard or an administrator, for example), or "
+    "the method reports `stopped` by itself, which it must not; the same command resumes the stage"
+)
 SIGNALS_SECONDS = 1.0
 """All processes of a job have received its signal within this time."""
 
@@ -109,8 +116,8 @@ class StageRunner:
         """Run one stage whose parents are done, or reuse its record if another process has completed it meanwhile.
 
         A run interrupted by the machine is retried once. Raises Cancelled after Ctrl-C, WrongUse if the stage refuses its
-        input, and EnvironmentCannot for a full disk, an unwritable store or an unresponsive engine. In each case the store
-        stays consistent, and the same command resumes the run.
+        input, and EnvironmentCannot for a full disk, an unwritable store, an unresponsive engine or code edited meanwhile. In
+        each case the store stays consistent, and the same command resumes the run.
         """
         try:
             try:
@@ -129,12 +136,16 @@ class StageRunner:
             remove_remains(self.store, (report.record for report in reports))
 
     def _run_once(self, job: StageJob) -> StageReport:
-        title = job.planned.title
+        title, said = job.planned.title, set[str]()
 
-        def say_waiting(holder: str) -> None:
-            self.display.say(f"{title}: waiting for {holder}, which runs this stage")
+        def wait(holder: str) -> None:
+            if holder not in said:
+                said.add(holder)
+                self.display.say(f"{title}: waiting for {holder}, which runs this stage")
+            if job.allocation.stop.asked:
+                raise Cancelled(f"{title}: stopped waiting for {holder}, which runs this stage")
 
-        with self.store.lock(job.key, say_waiting) as partial:
+        with self.store.lock(job.key, wait) as partial:
             # Another process may have completed the stage before this one got the lock.
             report = self.reusable(job.planned, job.key, job.needs_artifacts)
             if report is None:
@@ -154,6 +165,7 @@ class _Attempt:
         self.imagenet_weights = runner.options.imagenet_weights
         self.job, self.planned, self.spec = job, job.planned, job.planned.spec
         self.partial, self.root, self.artifacts = partial, root, root / "out" / ARTIFACTS
+        self.events = root / "out" / EVENTS_FILE
         self.parents = {
             s: self.store.folder(self.spec.parents_kind, k) / ARTIFACTS for s, k in self.spec.parents.items()
         }
@@ -163,17 +175,20 @@ class _Attempt:
 
     def run(self) -> Record:
         """Lay out, execute, judge and record the stage; raises as `StageRunner.run`."""
+        code = unchanged_code(self.planned)
         recover(self.root / "out")
         self._check_labels()
         lay_out(self.root, self.planned, self.parents, self.imagenet_weights)
-        earlier_starts = sum(isinstance(event, Start) for event in read_events(self.root / "out" / EVENTS_FILE))
+        earlier_starts = StageAccount(read_events(self.events)).starts
         execution = self._execute()
         plain_modes(self.root / "out")
         if (message := refusal(execution, self.account, earlier_starts)) is not None:
             if not earlier_starts and not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
             raise WrongUse(f"{self.planned.title}: {self._named(message)}")
-        if ended_early_unasked(execution, self.account) and self._is_asked_to_stop():
+        if ended_early_unasked(execution, self.account):
+            if not self._is_asked_to_stop():
+                raise self._interrupted(f"{self.planned.title}: {STOPPED_BY_OTHERS}", execution)
             execution = execution._replace(killed_by="cancel")
         self._check_labels()
         log = self.partial / LOG
@@ -186,8 +201,6 @@ class _Attempt:
         if verdict.outcome == Outcome.cancelled:
             self.store.keep_attempt(record)
             raise Cancelled(f"{self.planned.title}: cancelled; the same command resumes from its last checkpoint")
-        own = self.planned.own_code
-        code = {} if own else code_hashes(self.spec.kind, self.spec.code_of, self.spec.part)
         beside = {CODE: code, CONFUSION: verdict.confusion}
         files = hash_side_files(self.root / "out", log, beside)
         record = record.model_copy(update={"files": files}).sealed()
@@ -230,26 +243,33 @@ class _Attempt:
 
     def _execute(self) -> Execution:
         """Run the stage to its end. Raises InfraError if the machine cannot."""
-        show = self.display.stage(self.planned.title)
-
-        def on_event(event: object) -> None:
-            self.account.add(event)
-            show(event)
-
-        log, allocation, caps = self.partial / LOG, self.job.allocation, self.planned.caps
-        if caps.memory_mib is not None:
-            # With a larger limit than this process has, the kernel would kill a process, perhaps this one.
-            caps = caps.model_copy(update={"memory_mib": min(caps.memory_mib, self.job.demand.memory_mib)})
+        show, caps = self.display.stage(self.planned.title), self._remaining_caps()
+        launch = StageLaunch(self.root, self.spec, caps, self.partial / LOG, show, self.job.allocation)
         try:
             with kept_in(self.partial / "root", self.root):
                 self._check_parents()
-                return self.executor.run(StageLaunch(self.root, self.spec, caps, log, on_event, allocation))
+                return self.executor.run(launch)
         except EnvironmentCannot as error:
-            message = self._named(str(error))
-            self._keep_infra_error(Execution(-1, None, False, Measured()), message)
-            raise InfraError(message) from error
+            raise self._interrupted(self._named(str(error))) from error
         finally:
+            self.account = StageAccount(read_events(self.events))
             self.display.stage_ended(show)
+
+    def _remaining_caps(self) -> BudgetHalf:
+        """The stage's caps, without the wall time that its earlier attempts have used, and within this process's memory."""
+        caps, rest = self.planned.caps, dict[str, float]()
+        if caps.memory_mib is not None:
+            # With a larger limit than this process has, the kernel would kill a process, perhaps this one.
+            rest["memory_mib"] = min(caps.memory_mib, self.job.demand.memory_mib)
+        if caps.wall_seconds is not None:
+            used = StageAccount(read_events(self.events)).ledger.wall_seconds
+            rest["wall_seconds"] = max(caps.wall_seconds - used, min(caps.wall_seconds, LEAST_WALL_SECONDS))
+        return caps.model_copy(update=rest)
+
+    def _interrupted(self, message: str, execution: Execution = NO_EXECUTION) -> InfraError:
+        """Keep the record of this attempt as interrupted by the machine; returns the error to raise."""
+        self._keep_infra_error(execution, message)
+        return InfraError(message)
 
     def _named(self, message: str) -> str:
         """A message with the user's files in place of those in the stage's folders."""

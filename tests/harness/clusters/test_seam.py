@@ -80,7 +80,7 @@ def test_the_record_of_a_pruned_run_does_not_stand_for_its_lost_rerun(cells: lis
 @pytest.mark.parametrize("fault", ["code", "version", "data", "other data", "store"])
 def test_a_node_that_differs_is_named(cells: list[PlannedCell], tmp_path: Path, fault: str) -> None:
     expected = {
-        "code": "has different code from the command that submitted",
+        "code": "has different code from the command that planned",
         "version": "has torch .*, and the command that submitted the stage has 0.1",
         "data": "prepared data of 's3dis' are not on node",
         "other data": "has different data of 's3dis'",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_bench.harness.contract.events import EVENTS_FILE, End
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.harness.contract.events import EVENTS_FILE, End, EventWriter
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.executors.base import Allocation, Execution, StageLaunch, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -36,8 +37,7 @@ class OnScratch(SleepingInProcess):
         if self.stop is None:
             return super().run(launch)
         progress.write_text("7")
-        (launch.root / "out" / EVENTS_FILE).write_text("")
-        launch.on_event(End(status="ok", stopped="soft_limit"))
+        EventWriter(launch.root / "out" / EVENTS_FILE).write(End(status="ok", stopped="soft_limit"))
         self.stop.ask()
         return Execution(0, None, False, Measured())
 
@@ -77,8 +77,9 @@ def test_a_stage_that_only_claims_to_have_been_asked_to_stop_is_not_cancelled(
     cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.SIGNALS_SECONDS", 0.01)
-    runner = StageRunner(Store(tmp_path), OnScratch(Stop()), Silent(), RunOptions())
-    assert runner.run(job(cells, Stop())).record.outcome == "invalid_output"
+    runner = StageRunner(Store(tmp_path), OnScratch(Stop()), Silent(), RunOptions("none"))
+    with pytest.raises(EnvironmentCannot, match="or the method reports `stopped` by itself"):
+        runner.run(job(cells, Stop()))
 
 
 def test_copies_are_whole_and_follow_the_source(tmp_path: Path) -> None:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
-from pretrain_bench.harness.contract.events import EVENTS_FILE, End, EventWriter, Start
+from pretrain_bench.harness.contract.events import EVENTS_FILE, End, EventWriter, Ledger, Start, Usage
 from pretrain_bench.harness.contract.records import Measured, Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, StageLaunch, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
+from pretrain_bench.harness.running import layout
 from pretrain_bench.harness.running.capacity import Capacity, demand
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.layout import lay_out, with_users_paths
 from pretrain_bench.harness.running.scheduler import run_cells, run_stages
-from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
+from pretrain_bench.harness.running.stage_runner import Cancelled, Retry, RunOptions, StageJob, StageRunner
 from pretrain_bench.harness.store.retention import PRUNED
-from pretrain_bench.harness.store.store import Store
+from pretrain_bench.harness.store.store import CODE, Store
 from pretrain_bench.harness.store.withdrawal import withdraw
 from tests.faults.in_process import SleepingInProcess
 from tests.harness.running.sleeping import CAPACITY, Watched, run
@@ -165,7 +169,7 @@ class Refusing(SleepingInProcess):
         data = launch.spec.data
         place = f"data/{data.dataset}/labelled/x.npy" if data else "in/stage.json"
         message = f"{launch.root}/{place}: no labels, {launch.root}/out/x, /bench/{place}"
-        launch.on_event(End(status=self.status, message=message))
+        EventWriter(launch.root / "out" / EVENTS_FILE).write(End(status=self.status, message=message))
         return Execution(2 if self.status == "refused" else 1, None, False, Measured())
 
 
@@ -222,3 +226,86 @@ def test_a_users_folder_may_have_the_name_of_one_of_ours(cells: list[PlannedCell
     named = with_users_paths(text, Path("/r/root"), lies, {"warm": Path("/runs/w")}, None)
     users = f"/mnt/bench/data/{name}"
     assert named == f"{users}/a.npy: bad; {users}/b.npy; parents/warmup/c; out/d"
+
+
+class Signalled(SleepingInProcess):
+    """A stage that ends early since someone else's signal reached it, the first `times` times."""
+
+    def __init__(self, end: End, times: int) -> None:
+        self.end, self.times, self.launches = end, times, list[StageLaunch]()
+
+    def run(self, launch: StageLaunch) -> Execution:
+        self.launches.append(launch)
+        if len(self.launches) > self.times:
+            return super().run(launch)
+        events = EventWriter(launch.root / "out" / EVENTS_FILE)
+        events.write(Start(total_steps=3))
+        events.write(Usage(ledger=Ledger(optimizer_steps=1, wall_seconds=70.0)))
+        events.write(self.end)
+        return Execution(0, None, False, Measured())
+
+
+ASKED_TO_FINISH, CANCELLED = End(status="ok", stopped="soft_limit"), End(status="cancelled")
+
+
+@pytest.mark.parametrize("end", [ASKED_TO_FINISH, CANCELLED])
+def test_a_stage_that_others_stop_early_is_no_result(
+    end: End, cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.PAUSE_SECONDS", 0.0)
+    stage = cells[0].stages[0]
+    once = runner_of(tmp_path / "once", Signalled(end, 1)).run(job_of(stage)).record
+    assert once.outcome == "ok" and once.attempt == 2 and once.stopped is None, "it resumes by itself"
+    always = runner_of(tmp_path / "always", Signalled(end, 9))
+    with pytest.raises(EnvironmentCannot, match="a signal that `bench` had not sent ended the stage early"):
+        always.run(job_of(stage))
+    last = always.store.last_attempt(stage.spec.key)
+    assert last is not None and last.outcome == "infra_error" and last.ledger.optimizer_steps == 1
+    assert always.store.record(stage.spec.kind, stage.spec.key) is None
+
+
+def test_a_resumed_stage_has_the_wall_time_that_is_left(
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.PAUSE_SECONDS", 0.0)
+    for limit, left in ((100.0, 30.0), (90.0, 30.0), (200.0, 130.0), (10.0, 10.0), (None, None)):
+        stage = cells[0].stages[0]
+        stage = stage._replace(caps=stage.caps.model_copy(update={"wall_seconds": limit}))
+        executor = Signalled(CANCELLED, 1)
+        runner_of(tmp_path / str(limit), executor).run(job_of(stage))
+        assert [launch.caps.wall_seconds for launch in executor.launches] == [limit, left]
+
+
+def test_code_that_was_edited_since_the_command_started_is_not_run(
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, executor = cells[0].stages[0], Watched()
+    edited = {**layout.code_hashes(stage.spec.kind, stage.spec.code_of, stage.spec.part), "a.module": "0" * 64}
+    runner = runner_of(tmp_path, executor)
+    with monkeypatch.context() as patched:
+        patched.setattr(layout, "code_hashes", lambda *_: edited)
+        with pytest.raises(EnvironmentCannot, match="has different code from the command that planned the stage"):
+            runner.run(job_of(stage))
+    assert not executor.started and runner.run(job_of(stage)).record.outcome == "ok"
+    code = json.loads((runner.store.folder(stage.spec.kind, stage.spec.key) / CODE).read_text())
+    assert layout.digest_of_hashes(code) == stage.spec.code_sha256
+
+
+def test_waiting_for_another_process_ends_when_asked_to_stop(cells: list[PlannedCell], tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Saying(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    executor = Watched()
+    runner = StageRunner(Store(tmp_path), executor, Saying(), RunOptions())
+    job = job_of(cells[0].stages[0])
+    with runner.store.lock(job.key, lambda _: None), ThreadPoolExecutor() as threads:
+        waiting = threads.submit(runner.run, job)
+        while not said:
+            time.sleep(0.01)
+        job.allocation.stop.ask()
+        with pytest.raises(Cancelled, match="stopped waiting for .*, which runs this stage"):
+            waiting.result(timeout=60)
+    assert len(said) == 1 and not executor.started
