@@ -60,8 +60,8 @@ class History:
         self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
         self._bytes: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for record, folder in runs:
-            if record["outcome"] != "ok":
-                continue
+            if record["outcome"] != "ok" or record.get("stopped"):
+                continue  # a stage that its limit ended early took less than its work
             ledger = record.get("ledger") or {}
             device = "cuda" if ledger.get("gpu_seconds") else "cpu"
             kind = (device, *_kind_of_record(record, folder))
@@ -89,9 +89,9 @@ class History:
         self._slower = {device: statistics.median(by_kind.values()) for device, by_kind in found.items() if by_kind}
 
     def estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None = None) -> Estimate:
-        """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count
-        of the work, calibrated if `calibrate` found other earlier runs. With `rates` of another machine, earlier runs on this
-        one are ignored."""
+        """The mean of earlier runs of the same stage on the same dataset and such a device, under the same budget, profile,
+        threads and backend, else a count of the work, calibrated if `calibrate` found other earlier runs. With `rates` of another
+        machine, earlier runs on this one are ignored."""
         which = (planned.shared_values(), cpus, id(rates))
         if (
             which not in self._estimates
@@ -133,13 +133,16 @@ def _rates_of(device: str) -> Rates:
 
 
 def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
-    cell = record.get("cell")
-    if cell:
-        return ("finetune", cell["task"], cell.get("protocol", FINETUNE), cell["budget"], cell["profile"])
     try:
-        spec = read_json(folder / SPEC, below=folder)
-        what = (spec["task"],) if spec["kind"] == "features" else (spec["method"], spec["stage"])
-        return (spec["kind"], *what, spec["limits"]["budget"], spec["profile"])
+        spec, cell = read_json(folder / SPEC, below=folder), record.get("cell")
+        if cell:
+            what: tuple[object, ...] = ("finetune", cell["task"], cell.get("protocol", FINETUNE))
+        else:
+            of_task = spec["kind"] == "features"
+            what = (spec["kind"], spec["task"]) if of_task else (spec["kind"], spec["method"], spec["stage"])
+        dataset = spec["data"]["dataset"] if spec["data"] else None
+        setting = (spec["limits"]["budget"], spec["profile"], dataset, spec["threads"], spec["sparse_backend"])
+        return (*what, *setting)
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
@@ -150,7 +153,8 @@ def _kind_of_stage(planned: PlannedStage) -> tuple[object, ...]:
         what: tuple[object, ...] = (spec.method, spec.stage)
     else:
         what = (spec.task,) if planned.cell is None else (spec.task, spec.protocol)
-    return (spec.kind, *what, spec.limits.budget, spec.profile)
+    dataset = spec.data.dataset if spec.data is not None else None
+    return (spec.kind, *what, spec.limits.budget, spec.profile, dataset, spec.threads, spec.sparse_backend)
 
 
 def artifact_bytes(planned: PlannedStage) -> int:
