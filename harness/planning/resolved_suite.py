@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.dataset import up_choice
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
-from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
+from pretrain_bench.benchmarks.specs.suite import Filter, Suite
 from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
@@ -188,11 +188,6 @@ class ResolvedSuite(NamedTuple):
 
 OWN_METHOD_CAPS = ("wall_seconds", "memory_mib", "disk_mib")
 """Limits that a budget must set before it can run a user's container."""
-
-
-def resolve_named_suite(suite: str, filters: Iterable[str], overrides: RunOverrides) -> ResolvedSuite:
-    """Resolve a suite by name or file. Raises WrongUse, EnvironmentCannot."""
-    return resolve_suite(find(Suite, suite), parse_filters(filters), overrides)
 
 
 def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) -> ResolvedSuite:
