@@ -263,7 +263,7 @@ def repeated(arguments: list[str]) -> list[str]:
     expanded: list[str] = []
     flag, values = "", 0
     for argument in arguments:
-        if argument.startswith("--"):
+        if argument.startswith("--") or argument == "-h":
             flag, values = argument if argument in AXES else "", 0
         elif flag:
             values += 1

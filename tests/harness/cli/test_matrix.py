@@ -59,6 +59,11 @@ def test_options_take_several_values(
     assert {name: getattr(call["cells"], name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("command", ["run --method ours -h", "plan --task s3dis-sem scannet-sem -h"])
+def test_help_is_not_a_value(command: str, bench: Bench) -> None:
+    assert "Usage:" in bench(*command.split()).stdout
+
+
 @pytest.mark.parametrize(
     ("words", "right"),
     [
