@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
     """Show running stages: progress, steps per second, time left; progress of each `bench run`; runs by outcome.
 
-    A stage is stalled if it has sent no event for a minute and for 20 times the duration of a step.
+    A stage is stalled if it has sent no event for a minute and for 20 times the duration of a step; before its first steps, while
+    it may read data or compile, for 10 minutes.
     """
     from pretrain_bench.api.display import about
     from pretrain_bench.harness.cli.console import print_json, table

@@ -12,10 +12,12 @@ from typing import Any, get_args
 import pytest
 import typer
 
+from pretrain_bench.api.status import STALLED_BEFORE_STEPS_SECONDS, STALLED_SECONDS
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.harness.cli import choices, completion
 from pretrain_bench.harness.cli.app import app
+from pretrain_bench.harness.executors.base import STALL_FACTOR
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.running.stage_runner import Retry
 from pretrain_bench.harness.store.retention import KEEPS
@@ -56,6 +58,15 @@ def test_every_option_is_explained_with_its_default(
             default = str(getattr(option.default, "value", option.default))
             shown = option.opts[0].removeprefix("--") if option.default is True else default
             assert f"[default: {shown}]" in text, f"{' '.join(words)}: the default of {option.name}"
+
+
+def test_status_says_when_a_stage_is_stalled() -> None:
+    text = COMMANDS[("status",)].help
+    steps = f"for a minute and for {STALL_FACTOR:g} times the duration of a step"
+    assert STALLED_SECONDS == 60 and steps in text
+    assert (
+        f"before its first steps, while it may read data or compile, for {STALLED_BEFORE_STEPS_SECONDS / 60:g}" in text
+    )
 
 
 def test_plan_takes_all_that_run_takes() -> None:
