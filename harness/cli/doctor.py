@@ -16,6 +16,7 @@ from pretrain_bench.harness.cli.options import (
     Runs,
     SlurmOption,
     data_roots,
+    on_command_line,
 )
 
 
@@ -45,7 +46,7 @@ def doctor(
 
     where = pb.Where(on, tuple(slurm or ()), address=address)
     where.check()
-    given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if _on_command_line(context, n)}
+    given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if on_command_line(context, n)}
     settings, rows = settings_in_force(given), pb.doctor(runs, data_roots(data))
     if on != "local":
         rows += pb.doctor_of_worker(where, runs, data_roots(data), executor)
@@ -55,8 +56,3 @@ def doctor(
         print(table(("setting", "value", "set by"), settings) + "\n")
         print(table(("what", "state", "detail"), rows))
     raise_if_broken(rows)
-
-
-def _on_command_line(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

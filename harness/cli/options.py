@@ -133,6 +133,12 @@ def display(json: bool) -> Display:
     return Silent() if json else default_display()
 
 
+def on_command_line(context: typer.Context, name: str) -> bool:
+    """Whether the user typed an option or argument, instead of a default, a variable or `bench.yaml` giving its value."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def data_roots(given: list[str] | None) -> list[str]:
     """The NAME=DIR options, after the roots of `bench.yaml` of the datasets that they do not name."""
     from pretrain_bench.api.configuration import data_in_file

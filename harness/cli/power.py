@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs, on_command_line
 
 NOTES = (
     "seeds: pre-training seeds that the method and scratch each need to detect a true difference of {effect:g} at 80 % power "
@@ -21,6 +21,7 @@ NOTES = (
 
 
 def power(
+    context: typer.Context,
     folder: Annotated[Path | None, typer.Argument(metavar="RUNS", help="The same as --runs.")] = None,
     runs: Runs = DEFAULT_RUNS,
     effect: Annotated[float, typer.Option("--effect", help="Difference to find, in points of the metric.")] = 1.0,
@@ -32,7 +33,7 @@ def power(
     """Show the number of seeds that would find a difference, for each protocol, and their cost."""
     from pretrain_bench.harness.cli.console import print_json, table
 
-    if folder is not None and runs not in (folder, DEFAULT_RUNS):
+    if folder is not None and runs != folder and on_command_line(context, "runs"):
         raise pb.WrongUse(f"{folder} and --runs {runs}: name one of them")
     runs = folder or runs
     answer = pb.power(runs, effect, task or ())

@@ -46,6 +46,18 @@ def test_wrong_questions_are_refused(planted_store: Store, bench: Bench) -> None
     assert "no such folder of runs" in bench("power", "nowhere", code=2).stderr
 
 
+def test_the_folder_on_the_command_line_comes_before_other_settings(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bench.yaml").write_text("runs: elsewhere\n")
+    assert "empty: no method has runs beside scratch's" in bench("power", "empty").stdout
+    monkeypatch.setenv("BENCH_RUNS", "nowhere")
+    assert "empty: no method has runs beside scratch's" in bench("power", "empty").stdout
+    assert "empty and --runs other: name one of them" in bench("power", "empty", "--runs", "other", code=2).stderr
+    assert "empty: no method has runs beside scratch's" in bench("power", "empty", "--runs", "empty").stdout
+
+
 def test_a_plan_says_what_its_seeds_can_show(planted_store: Store, tmp_path: Path) -> None:
     def planned(seeds: int, protocol: str = "finetune", own: bool = False) -> Any:
         cells = [
