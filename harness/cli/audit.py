@@ -75,7 +75,7 @@ def audit(
         runs = Path(keys.pop())
         if not runs.is_file():
             raise pb.WrongUse(f"{runs}: no such file")
-    _check_packing(runs, bundle, anonymous)
+    _check_packing(runs, bundle, anonymous, sign)
     shown = display(json)
     audited = pb.audit(
         runs,
@@ -101,9 +101,10 @@ def audit(
         raise typer.Exit(code)
 
 
-def _check_packing(runs: Path, bundle: Path | None, anonymous: bool) -> None:
-    if anonymous and bundle is None:
-        raise pb.WrongUse("--anonymous needs a bundle to pack: give --bundle FILE.tar.zst as well")
+def _check_packing(runs: Path, bundle: Path | None, anonymous: bool, sign: Path | None) -> None:
+    for flag, given in (("--anonymous", anonymous), ("--sign", sign is not None)):
+        if given and bundle is None:
+            raise pb.WrongUse(f"{flag} needs a bundle to pack: give --bundle FILE.tar.zst as well")
     if runs.is_file() and bundle is not None:
         raise pb.WrongUse("--bundle: a bundle is packed from a folder of runs, not from another bundle")
 

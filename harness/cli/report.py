@@ -87,11 +87,16 @@ def report(
             "--serve": serve,
             "--export": export,
             "--figures": figures == "paper",
+            "--no-page": not page,
+            "--no-scenes": not scene_pictures,
+            "--port": port,
         }
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
         _compare(compare, runs, out, json)
         return
+    if port and not serve:
+        raise pb.WrongUse(f"--port {port} is for a report that is served: give --watch --serve as well")
     if serve and not (watch and page):
         raise pb.WrongUse("--serve needs --watch, and a page (no --no-page)")
     if watch and json:

@@ -49,8 +49,11 @@ def run(
     Without --data and --pretrain-data, generated datasets replace S3DIS and ScanNet, every result says so, and the budget is
     smoke, which takes minutes. `bench plan` with the same options estimates the time.
     """
+    from pretrain_bench.api.planning import check_signing
+
     shown, where = display(matrix.json), pb.Where(on, tuple(slurm or ()), max_pending, address)
-    where.check()
+    where.check(matrix.workers)
+    check_signing(register, sign)
     suite = matrix.cells("run", shown.say, settings=where.settings(matrix.settings()))
     if stop_when_decided is not None and matrix.suite is None:
         raise pb.WrongUse("--stop-when-decided: it takes the seeds of a --suite, two at a time")

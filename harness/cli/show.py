@@ -47,6 +47,11 @@ def show(
     """List the runs, or show one: outcome, scores per class, resources, provenance; or its prediction for one scene."""
     from pretrain_bench.harness.cli.console import print_json
 
+    for flag, given in (("--out", out is not None), ("--checkpoint", checkpoint != "final")):
+        if given and scene is None:
+            raise pb.WrongUse(
+                f"{flag} is for the picture of a scene: give --scene as well; --scene list names the scenes"
+            )
     if run is None:
         if scene is not None:
             raise pb.WrongUse("--scene needs a run; `bench show` lists the runs")

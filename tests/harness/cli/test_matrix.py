@@ -120,6 +120,28 @@ def test_bench_yaml_names_the_runs_of_every_command(
         assert f"{tmp_path}/elsewhere" in one_line(bench(*command, code=2).stderr), command
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("audit --sign KEY", "--sign needs a bundle to pack: give --bundle FILE.tar.zst as well"),
+        ("show ab --out pictures", "--out is for the picture of a scene: give --scene as well"),
+        ("show ab --checkpoint best", "--checkpoint is for the picture of a scene: give --scene as well"),
+        ("show --out pictures", "--out is for the picture of a scene"),
+        ("report --port 8000", "--port 8000 is for a report that is served: give --watch --serve as well"),
+        ("report --compare a b --no-page --no-scenes --port 8000",
+         "--no-page, --no-scenes, --port: cannot be combined with --compare"),
+        ("run --method scratch --task s3dis-sem --on slurm --detach --workers 2", "--workers: it is for runs on this"),
+        ("run --method scratch --task s3dis-sem --on slurm --detach --sign KEY", "--sign signs the registration"),
+    ],
+)  # fmt: skip
+def test_an_option_without_effect_is_refused(
+    words: str, said: str, bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pb, "detach", lambda *_: pytest.fail("a job was submitted"))
+    assert said in one_line(bench(*words.split(), code=2).stderr)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_misspelt_dataset_is_named_where_it_is_written(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
