@@ -34,9 +34,7 @@ def test_linear_and_decoder_probes_are_run_audited_and_reported(s3dis_root: Path
     )
     probes = [r for r in records if r["cell"]]
     assert all(r["metrics"]["miou_voxel_final"] and r["ledger"]["optimizer_steps"] == 0 for r in probes)
-    assert (
-        all(r["cell"]["protocol"] == "linear" for r in probes) and "next: bench run --method scratch" not in done.stdout
-    )
+    assert all(r["cell"]["protocol"] == "linear" for r in probes) and "next: add --method scratch" not in done.stdout
     assert "nothing to do: every stage was done before" in bench(*linear, "--label-ratio", "100%").stdout
     bench("run", *common, *NANO, "--protocol", "decoder")
     # Only one room of the official test split exists, which the audit reports; all other checks pass.
@@ -61,4 +59,4 @@ def test_a_probe_alone_gets_advice_on_companions(
         "run", "--method", "ours", "--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--pretrain-data",
         f"rgbd-folder={rgbd_root}", "--runs", str(tmp_path / "runs"), "--threads", "1", "--protocol", "linear",
     )  # fmt: skip
-    assert "next: bench run --method scratch --task s3dis-sem --protocol linear --label-ratio 100%" in done.stdout
+    assert "next: add --method scratch to the same command: linear probes are compared with" in done.stdout

@@ -108,12 +108,11 @@ def _print(result: pb.RunResult, matrix: Matrix) -> None:
     ]
     print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
     print("\n".join(f"* {note}" for note in _notes(result)))
-    for cell in result.probes_without_baseline():
-        options = (
-            f"--task {cell.task} --protocol {cell.protocol} --label-ratio {cell.label_ratio} --budget {cell.budget}"
+    if probed := {cell.protocol for cell in result.probes_without_baseline()}:
+        add = (
+            "add --method scratch to the same command" if matrix.suite is None else "add scratch to the suite's methods"
         )
-        why = "the frozen random backbone, which a probe is compared with"
-        print(f"next: bench run --method scratch {options} --runs {matrix.runs} ({why})")
+        print(f"next: {add}: {' and '.join(sorted(probed))} probes are compared with a frozen random backbone")
     for step in pb.next_steps(result.stages):
         print(f"next: {step}")
     print(f"next: bench report --runs {matrix.runs}")

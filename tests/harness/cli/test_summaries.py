@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli import run
+from pretrain_bench.harness.cli.matrix import Matrix
 from pretrain_bench.harness.store.bundle import open_store
 from tests.conftest import Bench
 from tests.harness.cli.test_matrix import SMOKE, Report
@@ -33,6 +37,27 @@ def test_warnings_that_differ_only_in_numbers_are_one_line() -> None:
         "warning: ours -> s3dis-sem at 100%: gradient norm 0.3% (also in 1 similar stage)",
         "warning: ours -> s3dis-sem at 100%: no scene held out",
     ]
+
+
+@pytest.mark.parametrize(
+    ("suite", "advice"),
+    [(None, "add --method scratch to the same command"), ("mine", "add scratch to the suite's methods")],
+)
+def test_the_advice_on_a_missing_baseline_keeps_the_options_of_the_command(
+    suite: str | None, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another command would lack data, profile, threads or seeds, and its probes would not be comparable."""
+    record = next(r for r in open_store(SMOKE).records() if r.cell is not None)
+    cell = record.cell.model_copy(update={"method": "ours", "protocol": "linear"})
+
+    class Stage(Report):
+        reused = True
+        planned = SimpleNamespace(title="a probe", spec=SimpleNamespace(headline_metric="miou_voxel"))
+
+    probe = Stage(record.model_copy(update={"cell": cell}))
+    run._print(pb.RunResult([probe], []), Matrix(suite=suite))
+    steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next:")]
+    assert steps[0] == f"next: {advice}: linear probes are compared with a frozen random backbone"
 
 
 def test_the_list_of_runs_has_the_score_that_reports_judge(bench: Bench) -> None:
