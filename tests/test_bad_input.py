@@ -80,6 +80,14 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--data", "s3dis=/nowhere/at/all"], "s3dis: data root /nowhere/at/all is not a folder"),
         (["--data", "s3dis"], "--data 's3dis': expected NAME=DIR"),
         (["--data", "s4dis=/tmp"], "--data 's4dis=/tmp': unknown dataset 's4dis'"),
+        (
+            ["--data", "s3dis=/a", "--data", "s3dis=/b"],
+            "--data s3dis=/a and --data s3dis=/b: a dataset has one root, for tasks and pre-training alike; leave one of them out",
+        ),
+        (
+            ["--data", "scannet=/a", "--pretrain-data", "scannet=/b"],
+            "--data scannet=/a and --pretrain-data scannet=/b: a dataset has one root",
+        ),
         (["--pretrain-data", "rgbd-folder=/nowhere"], "rgbd-folder: data root /nowhere is not a folder"),
         (["--imagenet-weights", "/nowhere.pth"], "--imagenet-weights /nowhere.pth: no such file"),
         (["--label-ratio", "1.0"], "label ratio '1.0': expected per cent"),
@@ -92,7 +100,8 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
     ],
 )
 def test_wrong_use(more: list[str], said: str, bench: Bench, tmp_path: Path, s3dis_root: Path) -> None:
-    data = [] if "--data" in more else ["--data", f"s3dis={s3dis_root}"]
+    rooted = "--data" in more or any(word.startswith("s3dis=") for word in more)
+    data = [] if rooted else ["--data", f"s3dis={s3dis_root}"]
     done = bench(*arguments(*data, *more), code=2)
     assert said in one_line(done.stderr)
     nothing_written(tmp_path)

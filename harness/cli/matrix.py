@@ -173,8 +173,9 @@ class Matrix(NamedTuple):
     def settings(self) -> pb.Settings:
         """The settings: everything but the cells."""
         return pb.Settings(
-            data_roots(self.data), self.pretrain_data or (), self.imagenet_weights, self.threads, self.backend, self.device,
-            self.executor, self.trust_code, self.up, self.pretrained_on or (), label_splits(self.label_split),
+            data_roots(self.data, self.pretrain_data), self.pretrain_data or (), self.imagenet_weights, self.threads,
+            self.backend, self.device, self.executor, self.trust_code, self.up, self.pretrained_on or (),
+            label_splits(self.label_split),
         )  # fmt: skip
 
     def cells(

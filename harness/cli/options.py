@@ -139,11 +139,12 @@ def on_command_line(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def data_roots(given: list[str] | None) -> list[str]:
-    """The NAME=DIR options, after the roots of `bench.yaml` of the datasets that they do not name."""
+def data_roots(given: list[str] | None, pretrain: list[str] | None = None) -> list[str]:
+    """The NAME=DIR options, after the roots of `bench.yaml` of the datasets that neither they nor those of `--pretrain-data`
+    name."""
     from pretrain_bench.api.configuration import data_in_file
 
-    return _with_file(data_in_file(), given)
+    return _with_file(data_in_file(), given, pretrain)
 
 
 def label_splits(given: list[str] | None) -> list[str]:
@@ -153,9 +154,14 @@ def label_splits(given: list[str] | None) -> list[str]:
     return _with_file(configuration().label_splits, given)
 
 
-def _with_file(in_file: dict[str, Path], given: list[str] | None) -> list[str]:
-    named = {option.partition("=")[0] for option in given or ()}
-    return [*(f"{name}={path}" for name, path in in_file.items() if name not in named), *(given or ())]
+def _with_file(in_file: dict[str, Path], given: list[str] | None, others: list[str] | None = None) -> list[str]:
+    named = {_whole_path(option.partition("=")[0]) for option in [*(given or ()), *(others or ())]}
+    return [*(f"{name}={path}" for name, path in in_file.items() if _whole_path(name) not in named), *(given or ())]
+
+
+def _whole_path(name: str) -> str:
+    """A dataset by name; by absolute path if its file names it, as `bench.yaml` does."""
+    return str(Path(name).expanduser().resolve()) if name.endswith((".yaml", ".yml")) else name
 
 
 def root_in_file(dataset: str) -> Path | None:

@@ -189,7 +189,8 @@ class DataSources(NamedTuple):
 def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Path], dict[str, Dataset]]:
     """NAME=DIR options, where NAME may be the YAML file of a user's own dataset: roots by name, and own datasets by name.
 
-    Raises WrongUse for a malformed option, an unknown dataset, a file that does not parse, or a name that ships already.
+    Raises WrongUse for a malformed option, an unknown dataset, a file that does not parse, a name that ships already, or a
+    dataset with two roots.
     """
     roots: dict[str, Path] = {}
     own: dict[str, Dataset] = {}
@@ -206,8 +207,20 @@ def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Pat
             own[dataset.name], name = dataset, dataset.name
         elif name not in shipped:
             raise WrongUse(f"{flag} {option!r}: {unknown(Dataset, name, shipped)}")
-        roots[name] = Path(folder).expanduser()
+        root = Path(folder).expanduser()
+        check_one_root(name, (flag, roots.get(name, root)), (flag, root))
+        roots[name] = root
     return roots, own
+
+
+def check_one_root(name: str, *given: tuple[str, Path]) -> None:
+    """Raises WrongUse if options give a dataset different roots, since its task and pre-training read the same one."""
+    (flag, root), (other_flag, other) = given
+    if root.absolute() != other.absolute():
+        raise WrongUse(
+            f"{flag} {name}={root} and {other_flag} {name}={other}: a dataset has one root, for tasks and pre-training alike; "
+            "leave one of them out"
+        )
 
 
 def _check_own(path: str, dataset: Dataset) -> None:

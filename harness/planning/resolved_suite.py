@@ -25,7 +25,13 @@ from pretrain_bench.harness.planning.code_digest import forget_changed_code
 from pretrain_bench.harness.planning.imported_method import FORM, check_seeds, with_stated_scenes
 from pretrain_bench.harness.planning.label_lists import check_label_files, parse_label_files
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
-from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, ProgressFor, parse_data_options
+from pretrain_bench.harness.planning.prepared_data import (
+    DataSources,
+    PreparedDataset,
+    ProgressFor,
+    check_one_root,
+    parse_data_options,
+)
 from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections
 from pretrain_bench.harness.planning.stage_specs import (
     Machine,
@@ -315,6 +321,8 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
     pretrain_roots, pretrain_own = parse_data_options(overrides.pretrain_data, "--pretrain-data")
     if len(pretrain_roots) > 1:
         raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(pretrain_roots)}")
+    for name, root in pretrain_roots.items():
+        check_one_root(name, ("--data", roots.get(name, root)), ("--pretrain-data", root))
     all_roots = {**roots, **pretrain_roots}
     sources = DataSources(
         all_roots,

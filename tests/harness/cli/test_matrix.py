@@ -98,6 +98,11 @@ def test_bench_yaml_counts_less_than_options_and_variables(
     call = chosen.pop()
     assert call["runs"] == Path("elsewhere") and call["settings"].executor == "local"
     assert call["settings"].data == ["scannet=/data/scannet", "s3dis=other"]
+    bench(*command, "--pretrain-data", "scannet=other", code=2)
+    assert chosen.pop()["settings"].data == [f"s3dis={tmp_path}/s3dis"], "one root for tasks and pre-training"
+    file.write_text("data: {./own.yaml: s3dis}\nexecutor: docker\n")
+    bench(*command, "--data", "own.yaml=other", code=2)
+    assert chosen.pop()["settings"].data == ["own.yaml=other"]
     moved = file.rename(tmp_path / "mine.yaml")
     monkeypatch.setenv("BENCH_CONFIG", str(moved))
     bench(*command, code=2, cwd=tmp_path / "deep")
