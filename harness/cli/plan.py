@@ -18,7 +18,6 @@ from pretrain_bench.harness.cli.options import Register, Sign, display
 if TYPE_CHECKING:
     from pretrain_bench.harness.clusters.simulated import Simulation
     from pretrain_bench.harness.planning.plan import StageState
-    from pretrain_bench.harness.running.stage_runner import Retry
 
 SHOWN = 40
 LONG_ON_A_CPU = 24 * 3600.0  # seconds
@@ -70,22 +69,28 @@ def plan(
         matrix = matrix._replace(suite=matrix.names[0], words=[w for w in matrix.words or [] if "=" in w])
     suite = matrix.cells("plan", shown.say, on)
     planned = pb.plan(
-        suite, runs=matrix.runs, only=matrix.filters, settings=matrix.settings(), on=on, synthetic=matrix.synthetic
+        suite,
+        runs=matrix.runs,
+        only=matrix.filters,
+        settings=matrix.settings(),
+        on=on,
+        synthetic=matrix.synthetic,
+        retry=matrix.retry,
     )
-    simulated = None if shape is None else planned.simulate(shape, matrix.retry)
+    simulated = None if shape is None else planned.simulate(shape)
     if register is not None:
         shown.say(planned.register(register, sign))
     if matrix.json:
-        print_json(_as_json(planned, matrix.retry) | {"simulation": simulated._asdict() if simulated else None})
+        print_json(_as_json(planned) | {"simulation": simulated._asdict() if simulated else None})
     else:
-        _print(planned, show_all, matrix.retry)
+        _print(planned, show_all)
         if simulated is not None:
             _print_simulation(simulated)
         for line in pb.power_of_plan(planned, matrix.runs):
             print(f"power: {line}")
 
 
-def _as_json(plan: pb.Plan, retry: Retry) -> dict[str, Any]:
+def _as_json(plan: pb.Plan) -> dict[str, Any]:
     return {
         "suite": plan.suite.name,
         "cells": len(plan.cells) + len(plan.waiting),
@@ -103,11 +108,11 @@ def _as_json(plan: pb.Plan, retry: Retry) -> dict[str, Any]:
         ],
         "needs": plan.needs,
         "cache_bytes": plan.cache_bytes,
-        "totals": {name: total._asdict() for name, total in plan.totals(retry).items()},
+        "totals": {name: total._asdict() for name, total in plan.totals().items()},
     }  # fmt: skip
 
 
-def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
+def _print(plan: pb.Plan, show_all: bool) -> None:
     from pretrain_bench.harness.cli.console import table
 
     suite, absent = plan.suite, plan.not_applicable
@@ -134,7 +139,7 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     counts = Counter(s.state.value for s in [*plan.stages, *plan.expected])
     if counts:
         print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
-    _print_totals(plan, retry)
+    _print_totals(plan)
 
 
 def _rows(plan: pb.Plan) -> Iterator[tuple[str, ...]]:
@@ -155,13 +160,13 @@ def _rows(plan: pb.Plan) -> Iterator[tuple[str, ...]]:
             yield ("-", title_of(cell), seeds(cell, None), "waiting", "-", reason)
 
 
-def _print_totals(plan: pb.Plan, retry: Retry) -> None:
+def _print_totals(plan: pb.Plan) -> None:
     from pretrain_bench.api.display import duration
     from pretrain_bench.api.planning import ALL_METHODS
     from pretrain_bench.api.sizing import time_range
     from pretrain_bench.harness.cli.console import WIDTH, table
 
-    totals = plan.totals(retry)
+    totals = plan.totals()
     if not totals[ALL_METHODS].stages:
         return
     rows = [

@@ -58,6 +58,8 @@ class Plan(NamedTuple):
     """The machine that it was planned for, if it is another one."""
     how_to_prepare: tuple[str, ...] = ()
     """The commands that prepare the data that cells wait for."""
+    retry: Retry = "infra"
+    """Which runs would be retried."""
 
     @property
     def not_applicable(self) -> list[PlannedCell]:
@@ -78,19 +80,19 @@ class Plan(NamedTuple):
         """Size of the prepared data of the cells, in the cache; without datasets whose size is not known."""
         return sum(need["bytes"] or 0 for need in self.needs)
 
-    def totals(self, retry: Retry = "infra") -> dict[str, Total]:
-        """Totals of the remaining stages by method and for `all methods`, stages of waiting cells included."""
-        left = to_run([*self.stages, *self.expected], retry == "failed")
+    def totals(self) -> dict[str, Total]:
+        """Totals of the stages to run by method and for `all methods`, stages of waiting cells included."""
+        left = to_run([*self.stages, *self.expected], self.retry == "failed")
         by_method: dict[str, list[StageState]] = {}
         for stage in left:
             by_method.setdefault(stage.planned.spec.method, []).append(stage)
         return {**{m: Total.of(stages) for m, stages in by_method.items()}, ALL_METHODS: Total.of(left)}
 
-    def simulate(self, cluster: str | ClusterShape, retry: Retry = "infra") -> Simulation:
+    def simulate(self, cluster: str | ClusterShape) -> Simulation:
         """How long a cluster of equal nodes, such as "nodes=16,gpus=8", would take for what is left to run, by the scheduler's
         own policy. Raises WrongUse for a shape that cannot be read, and for nodes without the GPUs that stages need."""
         shape = ClusterShape.parse(cluster) if isinstance(cluster, str) else cluster
-        return simulate([*self.stages, *self.expected], shape, retry == "failed")
+        return simulate([*self.stages, *self.expected], shape, self.retry == "failed")
 
     def register(self, file: AnyPath, sign: AnyPath | None = None) -> str:
         """Write the cells with their keys to a file, signed with an SSH key if one is given, and return a line about it.
@@ -143,6 +145,7 @@ def plan(
     settings: Settings | None = None,
     on: str | None = None,
     synthetic: bool = False,
+    retry: Retry = "infra",
 ) -> Plan:
     """Plan a suite (itself, its name or its file) against a folder of runs, which need not exist. Nothing is prepared or run.
 
@@ -153,6 +156,7 @@ def plan(
         settings: data roots, threads, device and executor.
         on: the machine to estimate for: h100, a100, rtx4090, cpu, or a YAML file of rates; this one by default.
         synthetic: plan a GPU-sized budget on generated data; by default on datasets of their published size.
+        retry: which runs `run` would retry: totals count failed ones, and pruned ones that they build on, only with `failed`.
 
     Raises WrongUse for what does not exist, EnvironmentCannot for what this machine lacks.
     """
@@ -171,14 +175,15 @@ def plan(
     store, threads = open_runs(runs), resolved.machine.threads
     resolved = resolved._replace(budget=known_budget(resolved.budget, resolved.methods.values(), store)[0])
     planned, waiting = resolved.plan_prepared()
-    known = states(planned, store, threads, rates, later=[stage for one in waiting for stage in one.stages])
-    expected = states((PlannedCell(w.cell, w.stages) for w in waiting), store, threads, rates)
+    again, later = retry == "failed", [stage for one in waiting for stage in one.stages]
+    known = states(planned, store, threads, rates, again, later)
+    expected = states((PlannedCell(w.cell, w.stages) for w in waiting), store, threads, rates, again)
     names, listed = (resolved.suite, resolved.budget, resolved.profile), {s.key for s in known}
     expected = [s for s in expected if s.key not in listed]
     needs = resolved.needs([*(one.cell for one in planned), *(one.cell for one in waiting)])
     absent = sorted({name for one in waiting for name in one.datasets})
     how = tuple(f"`{resolved.sources.how_to_prepare(name)}`" for name in absent)
-    return Plan(*names, planned, waiting, known, needs, expected, rates, how)
+    return Plan(*names, planned, waiting, known, needs, expected, rates, how, retry)
 
 
 def check_signing(register: object, sign: object) -> None:

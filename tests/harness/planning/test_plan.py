@@ -88,6 +88,24 @@ def test_a_pruned_stage_is_to_do_if_a_stage_to_run_builds_on_it(
         assert again == (set(child.spec.parents.values()) if retry else set())
 
 
+def test_a_plan_that_retries_failed_runs_counts_what_they_build_on(
+    done: tuple[list[PlannedCell], Path], tmp_path: Path, s3dis_root: Path, bench: Bench
+) -> None:
+    """As the run that follows it: the pruned pre-training of a failed fine-tuning runs again."""
+    cells, runs = done
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    pb.clean(copy, keep="none")
+    child = next(c.stages[-1] for c in cells if c.stages[-1].spec.parents)
+    path = copy / "finetune" / child.spec.key / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "outcome": "crashed"}))
+    (tmp_path / "sleep.yaml").write_text(json.dumps(matrix(str(s3dis_root), 1).suite.model_dump(mode="json")))
+    here = ("sleep.yaml", "--data", f"s3dis={s3dis_root}", "--threads", "1", "--device", "cpu")
+    for retry, stages in (("infra", 0), ("failed", 2)):
+        shape = ("--retry", retry, "--simulate", "nodes=1,gpus=0,cpus=2", "--json")
+        found = json.loads(bench("plan", *here, *shape).stdout)
+        assert (found["totals"]["all methods"]["stages"], found["simulation"]["stages"]) == (stages, stages), retry
+
+
 def test_another_setting_makes_a_stage_stale_and_the_plan_says_which(
     done: tuple[list[PlannedCell], Path], s3dis_root: Path
 ) -> None:
