@@ -32,7 +32,9 @@ def test_the_page_runs_as_it_stands(s3dis_root: Path, tmp_path: Path, monkeypatc
         code = code.replace(shown, used)
     names: dict = {}
     exec(compile(code, "docs/api.md", "exec"), names)
-    assert names["plan"].to_frame()["state"].tolist() == ["waiting"] * 2, "nothing was prepared when it was planned"
+    planned = names["plan"].to_frame()
+    assert planned["state"].tolist() == ["to do", "waiting", "waiting"], "nothing was prepared when it was planned"
+    assert planned["key"].notna().tolist() == [True, False, False] and (planned["seconds"] >= 0).all()
     done = pb.plan(names["cells"], runs="runs", settings=names["settings"])
     assert done.to_frame()["state"].tolist() == ["done"] * 3 and done.remaining == []
     frame, runs = names["result"].to_frame(), names["runs"]

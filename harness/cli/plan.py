@@ -100,11 +100,11 @@ def _as_json(plan: pb.Plan) -> dict[str, Any]:
         "waiting_for_data": [{"cell": w.cell.model_dump(mode="json"), "datasets": w.datasets} for w in plan.waiting],
         "stages": [
             {
-                "key": s.key, "title": s.planned.long_title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
+                "key": s.known_key, "title": s.planned.long_title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
                 "cell": s.planned.cell.model_dump(mode="json") if s.planned.cell else None,
                 "state": s.state.value, "reason": s.reason, "estimate": s.estimate._asdict() if s.estimate else None,
             }
-            for s in plan.stages
+            for s in [*plan.stages, *plan.expected]
         ],
         "needs": plan.needs,
         "cache_bytes": plan.cache_bytes,
@@ -153,7 +153,14 @@ def _rows(plan: pb.Plan) -> Iterator[tuple[str, ...]]:
         yield (*facts, stage.state.value, _time(stage), stage.reason or "-")
     for stage in plan.expected:
         seed = seeds(stage.planned.cell, stage.planned.spec.seed)
-        yield ("-", stage.planned.long_title, seed, stage.state.value, _time(stage), stage.reason or "-")
+        yield (
+            (stage.known_key or "-")[:8],
+            stage.planned.long_title,
+            seed,
+            stage.state.value,
+            _time(stage),
+            stage.reason or "-",
+        )
     for waiting in plan.waiting:
         if not waiting.stages:
             cell, reason = waiting.cell, f"for data: {', '.join(waiting.datasets)}"

@@ -45,6 +45,11 @@ class StageState(NamedTuple):
     reason: str
     estimate: Estimate | None
 
+    @property
+    def known_key(self) -> str | None:
+        """The key; None while the stage waits for data, whose content is part of its key."""
+        return None if self.state == State.waiting else self.key
+
 
 class Total(NamedTuple):
     """Totals over stages. Times assume one stage after the other."""

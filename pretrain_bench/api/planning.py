@@ -111,10 +111,10 @@ class Plan(NamedTuple):
         return register_cells(self.suite, self.cells, file, sign)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each stage, then for each cell that waits for data, then for each n/a cell.
+        """One row for each stage, then for each cell that waits for data of unknown size, then for each n/a cell.
 
-        `seconds`, `bytes` and `source` are the estimate of a stage that is not done: wall time, size of its artifacts, and
-        where the time comes from. A pre-training belongs to several cells: its task and fine-tuning seed are empty, and so is the
+        A stage that waits for data has no `key` yet. `seconds`, `bytes` and `source` are the estimate of a stage that is not done:
+        wall time, size of its artifacts, and where the time comes from. A pre-training belongs to several cells: its task and fine-tuning seed are empty, and so is the
         fine-tuning seed of features, which several linear probes share.
         """
         import pandas as pd
@@ -122,16 +122,18 @@ class Plan(NamedTuple):
         return pd.DataFrame(self._rows(), columns=list(PLAN_COLUMNS))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        for stage in self.stages:
+        for stage in [*self.stages, *self.expected]:
             spec, cell = stage.planned.spec, stage.planned.cell
             row = (
                 {"method": spec.method, "task": spec.task, "pretrain_seed": spec.seed} if cell is None else _axes(cell)
             )
             estimate = stage.estimate._asdict() if stage.estimate else {}
-            facts = {"key": stage.key, "title": stage.planned.title, "kind": spec.kind}
+            facts = {"key": stage.known_key, "title": stage.planned.title, "kind": spec.kind}
             yield {**row, **facts, **estimate, "state": stage.state.value, "reason": stage.reason}
         for waiting in self.waiting:
-            reason = f"needs data: {', '.join(waiting.datasets)}"
+            if waiting.stages:
+                continue
+            reason = f"for data: {', '.join(waiting.datasets)}"
             yield {**_axes(waiting.cell), "state": "waiting", "reason": reason}
         for absent in self.not_applicable:
             yield {**_axes(absent.cell), "state": "n/a", "reason": absent.reason}

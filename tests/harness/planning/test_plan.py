@@ -181,13 +181,30 @@ def test_a_run_says_why_fewer_stages_run_in_parallel(done: tuple[list[PlannedCel
     assert line_on_workers([], room, 4) is None
 
 
+def test_stages_that_wait_for_data_are_listed_with_their_estimates(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The totals count them."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
+    words = ("--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke")
+    found = json.loads(bench("plan", *words, "--json").stdout)
+    init, finetune = found["stages"]
+    assert init["state"] == "to do" and len(init["key"]) == 20
+    assert (finetune["key"], finetune["state"], finetune["reason"]) == (None, "waiting", "for data: synth-s3dis")
+    assert found["totals"]["all methods"]["seconds"] == sum(s["estimate"]["seconds"] for s in found["stages"]) > 0
+    frame = pb.plan(pb.cells("scratch", "s3dis-sem", budget="smoke"), runs=tmp_path / "none").to_frame()
+    assert frame["state"].tolist() == ["to do", "waiting"] and frame["key"].dropna().tolist() == [init["key"]]
+    assert frame["seconds"].sum() == found["totals"]["all methods"]["seconds"]
+
+
 @pytest.mark.slow
 def test_cells_whose_data_are_not_prepared_are_listed(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
     found = json.loads(bench("plan", "table1", "pretrain_seed=0", "finetune_seed=0", "--json").stdout)
-    assert found["stages"] == [] and found["cells"] == 6 * 7
+    assert found["cells"] == 6 * 7 and len(found["stages"]) == found["totals"]["all methods"]["stages"] > 6 * 7
+    assert {(s["state"], s["key"] is None) for s in found["stages"]} == {("to do", False), ("waiting", True)}
     assert [c["cell"]["task"] for c in found["not_applicable"]] == ["scannet-sem", "scannet-inst", "scannet-det"]
     assert {c["cell"]["method"] for c in found["not_applicable"]} == {"supervised"}
     assert len(found["waiting_for_data"]) == 6 * 7 - 3
@@ -203,7 +220,7 @@ def test_cells_whose_data_are_not_prepared_are_listed(
     assert gigabytes["s3dis"] == pytest.approx(5.46) and sum(gigabytes.values()) == found["cache_bytes"] / 1e9
     text = bench("plan", "smoke").stdout
     assert re.search(
-        r"-    ours -> s3dis-sem at 100% +0/0 +waiting  ~\d+ s +for data: synth-scannet,\s+synth-s3dis", text
+        r"- +ours -> s3dis-sem at 100% +0/0 +waiting  ~\d+ s +for data: synth-scannet,\s+synth-s3dis", text
     )
     assert re.search(r"all methods +19 +\d+ min +\d+ (min )?to \d+ min +- +\d\.\d\d GB", text)
     assert not list(tmp_path.glob("empty/*/*")), "nothing was prepared"
