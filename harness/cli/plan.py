@@ -77,6 +77,8 @@ def plan(
         synthetic=matrix.synthetic,
         retry=matrix.retry,
     )
+    for line in planned.notices:
+        shown.say(line)
     simulated = None if shape is None else planned.simulate(shape)
     if register is not None:
         shown.say(planned.register(register, sign))
@@ -106,6 +108,7 @@ def _as_json(plan: pb.Plan) -> dict[str, Any]:
             }
             for s in [*plan.stages, *plan.expected]
         ],
+        "notices": plan.notices,
         "needs": plan.needs,
         "cache_bytes": plan.cache_bytes,
         "totals": {name: total._asdict() for name, total in plan.totals().items()},

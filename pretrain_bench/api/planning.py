@@ -60,6 +60,8 @@ class Plan(NamedTuple):
     """The commands that prepare the data that cells wait for."""
     retry: Retry = "infra"
     """Which runs would be retried."""
+    notices: tuple[str, ...] = ()
+    """What `run` would say before it starts: stand-ins for data, unused seeds or label lists, a budget's other name."""
 
     @property
     def not_applicable(self) -> list[PlannedCell]:
@@ -113,9 +115,9 @@ class Plan(NamedTuple):
     def to_frame(self) -> pd.DataFrame:
         """One row for each stage, then for each cell that waits for data of unknown size, then for each n/a cell.
 
-        A stage that waits for data has no `key` yet. `seconds`, `bytes` and `source` are the estimate of a stage that is not done:
-        wall time, size of its artifacts, and where the time comes from. A pre-training belongs to several cells: its task and fine-tuning seed are empty, and so is the
-        fine-tuning seed of features, which several linear probes share.
+        A stage that waits for data has no `key` yet. `seconds`, `bytes` and `source` are the estimate of a stage that is not
+        done: wall time, size of its artifacts, and where the time comes from. A pre-training belongs to several cells: its task
+        and fine-tuning seed are empty, and so is the fine-tuning seed of features, which several linear probes share.
         """
         import pandas as pd
 
@@ -175,7 +177,8 @@ def plan(
 
         resolved = resolved.with_own_images(connect(resolved.executor))
     store, threads = open_runs(runs), resolved.machine.threads
-    resolved = resolved._replace(budget=known_budget(resolved.budget, resolved.methods.values(), store)[0])
+    budget, renamed = known_budget(resolved.budget, resolved.methods.values(), store)
+    resolved = resolved._replace(budget=budget)
     planned, waiting = resolved.plan_prepared()
     again, later = retry == "failed", [stage for one in waiting for stage in one.stages]
     known = states(planned, store, threads, rates, again, later)
@@ -184,8 +187,9 @@ def plan(
     expected = [s for s in expected if s.key not in listed]
     needs = resolved.needs([*(one.cell for one in planned), *(one.cell for one in waiting)])
     absent = sorted({name for one in waiting for name in one.datasets})
+    notices = (*resolved.notices, *([renamed] if renamed else []))
     how = tuple(f"`{resolved.sources.how_to_prepare(name)}`" for name in absent)
-    return Plan(*names, planned, waiting, known, needs, expected, rates, how, retry)
+    return Plan(*names, planned, waiting, known, needs, expected, rates, how, retry, notices)
 
 
 def check_signing(register: object, sign: object) -> None:

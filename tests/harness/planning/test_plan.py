@@ -197,6 +197,24 @@ def test_stages_that_wait_for_data_are_listed_with_their_estimates(
     assert frame["seconds"].sum() == found["totals"]["all methods"]["seconds"]
 
 
+def test_a_plan_says_what_a_run_would_say_first(bench: Bench, tmp_path: Path) -> None:
+    words = (
+        "--method",
+        "scratch",
+        "--task",
+        "s3dis-sem",
+        "--budget",
+        "smoke",
+        "--backend",
+        "triton",
+        "--device",
+        "cpu",
+    )
+    done, found = bench("plan", *words), json.loads(bench("plan", *words, "--json").stdout)["notices"]
+    assert len(found) == 2 and found[0].startswith("--backend triton: ") and "SYNTHETIC" in found[1]
+    assert all(line in done.stderr.splitlines() for line in found) and "--backend triton" not in done.stdout
+
+
 @pytest.mark.slow
 def test_cells_whose_data_are_not_prepared_are_listed(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
