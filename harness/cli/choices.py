@@ -1,4 +1,4 @@
-"""Choices of options, repeated here so that `--help` and completion load no models; a test compares them with the models."""
+"""Choices and defaults of options, repeated here so that `--help` and completion load no models; a test compares them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
 World = Literal["nano", "smoke", "tiny", "study", "full"]
+FRAME_STRIDE = 50
 Keep = Literal["none", "final", "best", "all"]
 Figures = Literal["screen", "paper"]
 Checkpoint = Literal["final", "selected", "best"]

@@ -36,7 +36,9 @@ World = Annotated[choices.World, typer.Option("--world", help="Size of a procedu
 Stride = Annotated[
     int | None,
     typer.Option(
-        "--frame-stride", min=1, help="Read every n-th frame of a recording. (default: the dataset's stride, else 50)"
+        "--frame-stride",
+        min=1,
+        help=f"Read every n-th frame of a recording. (default: the dataset's stride, else {choices.FRAME_STRIDE})",
     ),
 ]
 

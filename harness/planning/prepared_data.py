@@ -10,10 +10,13 @@ from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_m
 from pretrain_bench.benchmarks.datasets.problems import summarise
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
+from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find, is_path, unknown
 
+DEFAULT_STRIDE: int = Profile.model_fields["frame_stride"].default
+"""The stride of `bench data prepare`: that of a profile which sets none."""
 ProgressFor = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
 
 
@@ -160,9 +163,14 @@ class DataSources(NamedTuple):
 
     def how_to_prepare(self, name: str) -> str:
         """The command that prepares a dataset; a dataset of the user's own is given by the file that describes it."""
-        if self.dataset(name).synthetic:
-            return f"bench data prepare {name} --world {self.world}"
-        return f"bench data prepare {'FILE.yaml' if name in self.own else name} --root {self.roots.get(name, 'DIR')}"
+        dataset, defaults = self.dataset(name), DataSources(frame_stride=DEFAULT_STRIDE)
+        place = f"--world {self.world}" if dataset.synthetic else f"--root {self.roots.get(name, 'DIR')}"
+        words = ["bench data prepare", "FILE.yaml" if name in self.own else name, place]
+        if (stride := self.stride_of(dataset)) != defaults.stride_of(dataset):
+            words.append(f"--frame-stride {stride}")
+        if (up := self.up_of(dataset)) != defaults.up_of(dataset):
+            words.append(f"--up {up}")
+        return " ".join(words)
 
     def prepare(
         self, name: str, strict: bool = False, progress: ProgressFor = no_progress, say: Callable[[str], None] = ignore

@@ -13,12 +13,11 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder, copy_tree
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
+from pretrain_bench.harness.planning.prepared_data import DEFAULT_STRIDE, DataSources, PreparedDataset
 
 if TYPE_CHECKING:
     from pretrain_bench.api.settings import Roots
 
-DEFAULT_STRIDE = 50
 COUNTED = ("points", "frames", "pairs", "boxes")
 
 
@@ -60,7 +59,7 @@ def prepare_data(
 
     Args: name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships. root: the folder
     with a supported layout; procedural datasets need none. frame_stride: take every n-th frame of a recording; by
-    default the dataset's stride, else 50. world: size of a procedural dataset: nano, smoke, tiny, study or full.
+    default the dataset's stride, else `DEFAULT_STRIDE`. world: size of a procedural dataset: nano, smoke, tiny, study or full.
     strict: bad lines and frames are errors, not warnings. up: the up axis of a recording with poses (`rgbd-folder`): +x, -x,
     +y, -y, +z, -z, or auto to estimate it from the cameras and the floor. display: shows progress; bars on a terminal,
     lines elsewhere, by default.

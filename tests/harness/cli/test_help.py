@@ -19,6 +19,7 @@ from pretrain_bench.harness.cli import choices, completion
 from pretrain_bench.harness.cli.app import app
 from pretrain_bench.harness.executors.base import STALL_FACTOR
 from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.prepared_data import DEFAULT_STRIDE
 from pretrain_bench.harness.running.stage_runner import Retry
 from pretrain_bench.harness.store.retention import KEEPS
 from pretrain_bench.harness.store.store import KINDS as RUN_KINDS
@@ -81,6 +82,7 @@ def test_choices_are_those_of_the_models() -> None:
     assert get_args(choices.Keep) == KEEPS and get_args(choices.Checkpoint) == CHECKPOINTS
     assert get_args(choices.Figures) == get_args(FigureKind)
     assert [e.value for e in choices.Exporter] == list(KINDS)
+    assert choices.FRAME_STRIDE == DEFAULT_STRIDE
     assert completion.RUN_KINDS == RUN_KINDS
     worlds = {w for name in available(Dataset) for w in find(Dataset, name).worlds}
     assert set(get_args(choices.World)) == worlds

@@ -379,6 +379,17 @@ def test_the_rates_of_a_cpu_are_those_of_the_study() -> None:
     assert len(off) == 14 and max(off.values()) < rates.within, off
 
 
+def test_the_command_to_prepare_data_reads_them_as_the_run_does(rgbd_root: Path) -> None:
+    """Other frames or another up axis would be other data, which the run prepares once more."""
+    roots = {"scannet": Path("/scans"), "rgbd-folder": rgbd_root}
+    usual, own = (DataSources(roots, frame_stride=stride, up=up) for stride, up in ((50, "auto"), (25, "+y")))
+    assert usual.how_to_prepare("scannet") == "bench data prepare scannet --root /scans"
+    assert usual.how_to_prepare("rgbd-folder") == f"bench data prepare rgbd-folder --root {rgbd_root}"
+    assert own.how_to_prepare("scannet") == "bench data prepare scannet --root /scans --frame-stride 25"
+    assert own.how_to_prepare("rgbd-folder") == f"bench data prepare rgbd-folder --root {rgbd_root} --up +y"
+    assert own.how_to_prepare("synth-scannet") == "bench data prepare synth-scannet --world smoke"
+
+
 @pytest.mark.parametrize("name", ["synth-s3dis", "synth-scannet", "synth-kitti", "synth-sunrgbd"])
 def test_expected_scenes_are_those_that_are_prepared(name: str, cache: Path) -> None:
     sources = DataSources(world="nano")
