@@ -6,7 +6,6 @@ steps. Checks do not depend on a method's implementation: like the harness, they
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +17,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy
 from pretrain_bench.harness.contract.events import EVENTS_FILE, End, Event, Start, Step, Usage, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.executors.base import Execution, Executor, StageLaunch
@@ -181,7 +181,7 @@ class Conformance:
         if self.method.needs.labels:
             raise _NotApplicable("it receives labels, as its method file declares")
         blind = self.folder / "blind"
-        shutil.copytree(self.source.folder / UNLABELLED, blind / UNLABELLED)
+        copy_tree(self.source.folder / UNLABELLED, blind / UNLABELLED, link_or_copy)
         if (blind / LABELLED).exists():
             raise _Failed("the copy holds labels")
         self._same_bits("blind", self.source._replace(folder=blind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.choice import process_executor
 from pretrain_bench.harness.planning.catalog import available, find, installed_methods
@@ -55,7 +57,7 @@ def check_method(
     check_trusted(named, trust_code)
     method, executor = _with_executor(named)
     source, target = _data(root_options(pretrain_data), display)
-    with _folder(keep) as folder:
+    with checks_folder(keep) as folder:
         verdicts = []
         for verdict in Conformance(method, source, target, executor, folder).run():
             display.say(f"{verdict.verdict:<6} {verdict.check}")
@@ -90,10 +92,14 @@ def _data(options: list[str], display: Display) -> tuple[PreparedDataset, Prepar
 
 
 @contextmanager
-def _folder(keep: AnyPath | None) -> Iterator[Path]:
+def checks_folder(keep: AnyPath | None) -> Iterator[Path]:
     """The folder for the stores of the checks. Raises WrongUse for one that is not empty."""
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="bench-check-") as scratch:
+        cache = cache_folder()
+        beside = (
+            cache if os.access(cache, os.W_OK) else None
+        )  # files of another file system would be copied, not linked
+        with tempfile.TemporaryDirectory(prefix="bench-check-", dir=beside) as scratch:
             yield Path(scratch).resolve()
         return
     folder = Path(keep)

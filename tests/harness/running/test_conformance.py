@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from pretrain_bench.api.methods import checks_folder
 from pretrain_bench.benchmarks.datasets.layout import Manifest
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
@@ -104,6 +105,8 @@ def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pyte
     data = tmp_path / "data"
     for view in ("unlabelled", "labelled"):
         (data / view / "scene0000_00").mkdir(parents=True)
+    image = data / "unlabelled/scene0000_00/image.png"
+    image.write_bytes(b"large")
     names = [{"name": f"scene000{i}_00", "frames": 2} for i in range(3)]
     sources = []
     for name in ("synth-scannet", "synth-s3dis"):
@@ -116,4 +119,22 @@ def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pyte
     verdicts = list(Conformance(method, sources[0], sources[1], Actor(fault), tmp_path / "runs").run())
     assert [v.check for v in verdicts if v.verdict == "failed"] == EXPECTED[fault], verdicts
     assert "failed" not in [v.verdict for v in verdicts] or fault != "none"
+    if fault == "none":
+        assert (tmp_path / "runs/blind" / image.relative_to(data)).samefile(image), (
+            "linked, not copied: data may be large"
+        )
     assert conformance.STEPS_A_STAGE > 2
+
+
+def test_the_checks_run_beside_the_cache_where_links_to_data_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setenv("BENCH_CACHE", str(cache))
+    with checks_folder(None) as folder:
+        assert folder.parent == cache
+    assert not list(cache.iterdir())
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with checks_folder(None) as folder:
+        assert folder.parent != cache, "a shared cache may be read-only"
