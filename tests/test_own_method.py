@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import pretrain_bench as pb
+from pretrain_bench.api import methods
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.executors import image_state
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
 from tests.conftest import REPOSITORY, Bench
@@ -84,12 +88,50 @@ def test_the_local_executor_refuses_it(bench: Bench) -> None:
     assert "'he-normal' is a container of your own; run it with --executor docker or podman" in said
 
 
+def test_a_check_uses_the_executor_that_a_run_would_use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def engine(name: str) -> SimpleNamespace:
+        started.append(name)
+        return SimpleNamespace(
+            name=name, client=name, label_isolation="container", not_enforced=(), own={}, check_images=lambda _: None
+        )
+
+    monkeypatch.setattr(methods, "engine_executor", engine)
+    monkeypatch.setattr(image_state, "with_image", lambda client, method: method.model_copy(update={"image": "id"}))
+    mine, python = find(Method, str(EXAMPLE)), find(Method, str(REPOSITORY / "examples/own-method"))
+    for name, used in (("auto", "docker"), ("docker", "docker"), ("podman", "podman")):
+        method, executor = methods._with_executor(mine, name)
+        assert (started.pop(), executor.name, method.image) == (used, used, "id")
+        assert executor.pretrain.own == {"he-normal": "id"}  # type: ignore[attr-defined]
+    with pytest.raises(WrongUse, match="run it with --executor docker or podman"):
+        methods._with_executor(mine, "local")
+    with pytest.raises(WrongUse, match="is Python code from outside this project, which containers do not include"):
+        methods._with_executor(python, "podman")
+    assert methods._with_executor(find(Method, "csc"), "podman")[1].name == "podman"
+    assert methods._with_executor(python, "local")[1].name == "local"
+
+
+def test_a_check_takes_its_executor_from_the_variable_and_bench_yaml(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(pb, "check_method", lambda *_, executor, **__: chosen.append(executor) or [])
+    monkeypatch.setenv("BENCH_EXECUTOR", "podman")
+    bench("methods", "check", "csc")
+    monkeypatch.delenv("BENCH_EXECUTOR")
+    (tmp_path / "bench.yaml").write_text("executor: docker\n")
+    bench("methods", "check", "csc")
+    bench("methods", "check", "csc", "--executor", "local")
+    assert chosen == ["podman", "docker", "local"]
+
+
 @pytest.mark.docker
 def test_the_example_conforms(engine: Any, bench: Bench) -> None:
     engine.images.build(path=str(EXAMPLE), tag="byo-method:latest", buildargs={"BASE": BASE}, rm=True, forcerm=True)
-    verdicts = json.loads(bench("methods", "check", str(EXAMPLE), "--json").stdout)
+    verdicts = json.loads(bench("methods", "check", str(EXAMPLE), "--executor", "docker", "--json").stdout)
     assert [v["check"] for v in verdicts if v["verdict"] == "failed"] == [] and len(verdicts) == 9
     assert {v["check"] for v in verdicts if v["verdict"] == "ok"} >= {"run", "events", "budget", "repetition", "seed"}
     engine.images.remove("byo-method:latest", force=True)
-    said = bench("methods", "check", str(EXAMPLE), code=2).stderr
+    said = bench("methods", "check", str(EXAMPLE), "--executor", "docker", code=2).stderr
     assert "image byo-method:latest does not exist; build it first" in said

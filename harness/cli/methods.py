@@ -9,7 +9,7 @@ import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli import completion
-from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, PretrainData, Runs, TrustCode, display
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, ExecutorName, Json, PretrainData, Runs, TrustCode, display
 
 app = typer.Typer(help="List and check pre-training methods; import and export weights.", no_args_is_help=True)
 
@@ -41,16 +41,23 @@ def check(
         typer.Option("--keep", help="Keep the runs of the checks in this folder. (default: delete them)"),
     ] = None,
     trust_code: TrustCode = False,
+    executor: ExecutorName = "auto",
     json: Json = False,
 ) -> None:
     """Run short versions of a method and print a verdict for each conformance check; exit code 1 where one fails.
 
-    On the procedural data, or on yours: a few steps of every stage, several times, about a minute.
+    On the procedural data, or on yours: a few steps of every stage, several times, about a minute. A container of your own runs
+    in Docker unless --executor names podman.
     """
     from pretrain_bench.harness.cli.console import print_json, table
 
     verdicts = pb.check_method(
-        name, pretrain_data=pretrain_data or (), keep=keep, trust_code=trust_code, display=display(json)
+        name,
+        pretrain_data=pretrain_data or (),
+        keep=keep,
+        trust_code=trust_code,
+        executor=executor,
+        display=display(json),
     )
     if json:
         print_json([v._asdict() for v in verdicts])

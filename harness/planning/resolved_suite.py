@@ -281,9 +281,14 @@ def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -
                 f"pretrain.{', pretrain.'.join(missing)}; give --budget a file that `extends: {budget.name}` and sets them"
             )
         return
-    if not method.is_own_python:
-        return
-    if overrides.executor in ENGINES:
+    check_executor(method, overrides.executor)
+
+
+def check_executor(method: Method, executor: str) -> None:
+    """Raises WrongUse for a user's method that an executor cannot run: a container in processes, or Python in containers."""
+    if method.image is not None and executor not in ENGINES:
+        raise WrongUse(f"method {method.name!r} is a container of your own; run it with --executor docker or podman")
+    if method.is_own_python and executor in ENGINES:
         raise WrongUse(
             f"method {method.name!r} is Python code from outside this project, which containers do not include; run it with "
             "--executor bubblewrap or local, or give it an image (image: in its method.yaml)"

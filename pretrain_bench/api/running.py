@@ -25,7 +25,7 @@ from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, no
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.plan import StageState, states, to_run
 from pretrain_bench.harness.planning.renamed_budget import known_budget
-from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
+from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, check_executor
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, lines_on_absent
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
 from pretrain_bench.harness.running.scheduler import OnReport, run_in, stages_of
@@ -281,9 +281,8 @@ def _with_executor(resolved: ResolvedSuite, here: bool) -> tuple[ResolvedSuite, 
         executor.own = {m.name: m.image for m in resolved.methods.values() if m.image is not None}
         executor.check_images(resolved.methods.values())
         return resolved, executor
-    own = [m.name for m in resolved.methods.values() if m.image is not None]
-    if own:
-        raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker or podman")
+    for method in resolved.methods.values():
+        check_executor(method, resolved.executor)
     if not here:
         return resolved, LocalExecutor()
     device, roots = resolved.machine.device, resolved.sources.roots.values()
