@@ -6,7 +6,8 @@ The unit is the place (`places.py`): another scan of a tested room counts too, u
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
@@ -98,26 +99,38 @@ class Contamination(Spec):
 
 
 class _Seen:
-    """Ids of seen scans, and id patterns for scenes that are only stated."""
+    """Ids of seen scans, and id patterns for scenes that are only stated. `names` maps the ids of a split's scans to
+    DATASET/SCENE with the name of their own dataset, by which they may be stated too."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
         self.scans: set[str] = set()
         self.patterns: set[str] = set()
+        self.written: set[str] = set()
+        """Patterns and names as stated, to be compared in the form of `_plain`."""
 
     def places(self) -> frozenset[str]:
         return frozenset(map(place_of, self.scans))
 
     def has_scan(self, scan: str) -> bool:
-        return scan in self.scans or any(fnmatchcase(scan, pattern) for pattern in self.patterns)
+        forms = {_plain(scan), _plain(self.names.get(scan, scan))}
+        return scan in self.scans or any(fnmatchcase(form, _plain(item)) for form in forms for item in self.written)
 
     def add_stated(self, item: str) -> None:
         scans = scans_of(item)
         if scans is not None:
             self.scans |= scans
-        elif any(wildcard in item for wildcard in "*?["):
+            return
+        self.written.add(item)
+        if any(wildcard in item for wildcard in "*?["):
             self.patterns.add(item)
         else:
             self.scans.add(item)
+
+
+def _plain(name: str) -> str:
+    """One form of the names of a scan: `lab/f5/room_1` also for `lab/f5__room_1`, `kitti` also for `semantickitti`."""
+    return re.sub(r"^semantickitti/", "kitti/", name).replace("__", "/")
 
 
 def contamination(
@@ -140,7 +153,8 @@ def contamination(
     )
     if stated is None:
         return Contamination(flag="unknown", test=len(test), selection=len(selection), train=len(train))
-    read, labelled = _Seen(), _Seen()
+    names = {scan: f"{dataset}/{name}" for name, scan in (*test, *selection, *train)}
+    read, labelled = _Seen(names), _Seen(names)
     for one in seen:
         scans = {scan_id(one.dataset, one.synthetic, scene) for scene in one.scenes}
         read.scans |= scans

@@ -5,6 +5,7 @@ An item is one of
     scannet:train  scannet:val  scannet:test   the official lists
     s3dis/Area_5/*                             scans by a pattern of their ids (`places.py`)
     scene0011_00  Area_5__office_1             a scan by its name
+    rooms/Area_5/*  lab/f5__room_1             scans by the name of their dataset and scene, with / or __
     published:NAME                             the known scenes of published weights, listed below
 
 prefixed with `labels:` if the weights were trained on the labels too (not allowed before `published:`).

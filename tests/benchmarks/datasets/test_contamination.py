@@ -137,3 +137,20 @@ def test_no_room_of_scannet_is_in_two_official_lists() -> None:
     """So training on the official training list contaminates neither rooms nor scans."""
     train, val = ({s[:9] for s in read_scene_list(f"scannetv2_{part}.txt")} for part in ("train", "val"))
     assert not train & val
+
+
+@pytest.mark.parametrize(
+    ("dataset", "scene", "stated"),
+    [
+        ("rooms", "Area_5__room_1", ("rooms/*", "rooms/Area_5/*", "rooms/Area_5__room_1", "s3dis/Area_5/room_1")),
+        ("lab", "f5__room_1", ("lab/f5/*", "lab/f5/room_1", "lab/f5__*", "lab/f5__room_1")),
+        ("semantickitti", "08__000123", ("semantickitti/08/*", "kitti/08/*", "semantickitti/08/000123")),
+        ("scannet", "scene0011_00", ("scannet/scene0011_*", "scene0011_00")),
+    ],
+)
+def test_a_scan_may_be_stated_by_the_name_of_its_dataset(dataset: str, scene: str, stated: tuple[str, ...]) -> None:
+    for item in stated:
+        for prefix, flag in (("", "scenes"), ("labels:", "labels")):
+            assert contamination([], [f"{prefix}{item}"], split_of(scene), dataset, False).flag == flag, item
+    for other in ("other/*", f"{dataset}/other/*", f"{dataset}/other"):
+        assert contamination([], [other], split_of(scene), dataset, False).flag == "none", other
