@@ -17,7 +17,13 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
-from pretrain_bench.harness.planning.recipes import check_sections, recipe_model, stage_recipe, values_from_task
+from pretrain_bench.harness.planning.recipes import (
+    check_sections,
+    misspelled_sections,
+    recipe_model,
+    stage_recipe,
+    values_from_task,
+)
 from tests.conftest import NANO, REPOSITORY, Bench, run_records
 
 EXAMPLE = REPOSITORY / "examples/own-method"
@@ -262,6 +268,17 @@ def test_a_profile_names_stages_that_exist() -> None:
     profile = find(Profile, "smoke").model_copy(update={"methods": {"ours": {"pixels": {}}}})
     with pytest.raises(WrongUse, match="methods.ours: unknown stage 'pixels'; it has images, points"):
         check_sections(profile, {"ours": find(Method, "ours")})
+
+
+def test_a_section_with_a_misspelled_name_is_named(tmp_path: Path) -> None:
+    """It has no effect: the method would train with its full-size recipe."""
+    profile = find(Profile, "smoke").model_copy(update={"methods": {"ourz": {}, "ours": {}, "entirely-different": {}}})
+    folder = toy(tmp_path / "toy")
+    (folder / "profiles.yaml").write_text("smokee: {scale: {}}\ntiny: {scale: {}}\nmine: {scale: {}}\n")
+    assert misspelled_sections(profile, [find(Method, "ours"), find(Method, str(folder))]) == [
+        "profile 'smoke': methods.ourz is not used; did you mean 'ours'?",
+        f"{folder / 'profiles.yaml'}: section 'smokee' is not used with profile 'smoke'; did you mean 'smoke'?",
+    ]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, recipe_kind
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.harness.contract.method_code import import_built_in, import_from_folder
+from pretrain_bench.harness.planning.catalog import available
 
 SECTIONS_FILE = "profiles.yaml"
 RECIPE_MODULE = "recipe"
@@ -98,6 +100,34 @@ def check_sections(profile: Profile, methods: dict[str, Method]) -> None:
             raise WrongUse(
                 f"profile {profile.name!r}, methods.{name}: unknown stage {min(unknown)!r}; it has {', '.join(sorted(known))}"
             )
+
+
+def misspelled_sections(profile: Profile, methods: Iterable[Method]) -> list[str]:
+    """A line for each section that nothing reads, and whose name resembles one that would be read: a method in the profile, or a
+    profile in the file of a user's method."""
+    methods = list(methods)
+    shipped = available(Method)
+    lines = [
+        f"profile {profile.name!r}: methods.{name} is not used; did you mean {close!r}?"
+        for name in profile.methods
+        if (close := _resembling(name, [*shipped, *(m.name for m in methods)]))
+    ]
+    for method in methods:
+        if method.origin == "built-in" or method.folder is None:
+            continue
+        file = method.folder / SECTIONS_FILE
+        lines += [
+            f"{file}: section {name!r} is not used with profile {profile.name!r}; did you mean {close!r}?"
+            for name in _sections(method)
+            if name not in available(Profile) and (close := _resembling(name, profile.lineage))
+        ]
+    return lines
+
+
+def _resembling(name: str, known: Iterable[str]) -> str | None:
+    """The known name that an unknown one is likely to be a misspelling of."""
+    known = list(known)
+    return None if name in known else next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
 
 
 def recipe_model(method: Method, stage: MethodStage) -> type[Recipe]:

@@ -32,7 +32,7 @@ from pretrain_bench.harness.planning.prepared_data import (
     check_one_root,
     parse_data_options,
 )
-from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections
+from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections, misspelled_sections
 from pretrain_bench.harness.planning.stage_specs import (
     Machine,
     PlannedCell,
@@ -224,6 +224,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
         *check_label_files(suite.label_ratios, label_files),
         *_notices_of_backend(overrides.backend, device),
         *check_seeds(methods.values(), suite.pretrain_seeds),
+        *misspelled_sections(profile, methods.values()),
     ]
     asked = [t.dataset for t in tasks.values()]
     asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
