@@ -15,6 +15,7 @@ from pretrain_bench.reports.analysis.frame import load
 from tests.conftest import NANO, REPOSITORY
 
 PAGE = (REPOSITORY / "docs/api.md").read_text()
+SUITE = REPOSITORY / "benchmarks/configs/suites/smoke.yaml"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 
 
@@ -103,10 +104,40 @@ def test_errors_are_raised_and_nothing_is_printed(tmp_path: Path, capfd: pytest.
         (lambda: pb.run("tiny", runs=tmp_path, retry="twice"), "--retry 'twice'"),  # type: ignore[arg-type]
         (lambda: pb.check_method("our"), "unknown method 'our'"),
         (lambda: pb.prepare_data("s3dis"), "give --root DIR"),
+        (lambda: pb.cells("ours", "s3dis-sem", pretrain_seeds="one"), "pretrain_seeds"),  # type: ignore[arg-type]
+        (lambda: pb.cells(None, "s3dis-sem"), "None: expected a name, a path or a number"),  # type: ignore[arg-type]
+        (lambda: pb.explain("task", "s3dis-sem"), "kind 'task': expected one of methods"),  # type: ignore[arg-type]
+        (lambda: pb.list_specs("dataset"), "kind 'dataset': expected one of methods"),  # type: ignore[arg-type]
+        (lambda: pb.plan("tiny", settings=pb.Settings(threads="2")), "--threads '2'"),  # type: ignore[arg-type]
+        (lambda: pb.plan("tiny", settings=pb.Settings(threads=-1)), "--threads -1"),
+        (lambda: pb.plan("tiny", settings=pb.Settings(threads=0)), "--threads 0"),
+        (lambda: pb.power(tmp_path, effect="1"), "--effect '1'"),  # type: ignore[arg-type]
+        (lambda: pb.power(tmp_path, tasks="rooms-sem"), "--task rooms-sem: no runs"),
+        (lambda: pb.build_images("oours"), "unknown image 'oours'"),
+        (lambda: pb.compare(tmp_path, pb.open_runs(tmp_path)), "no fine-tuning runs to compare"),
+        (lambda: pb.compare(tmp_path, SUITE, runs=tmp_path), "no fine-tuning runs to compare"),
+        (lambda: pb.report(tmp_path, tmp_path / "r", figures="papr"), "figures 'papr'"),  # type: ignore[arg-type]
+        (lambda: pb.subset_data(None, tmp_path, scenes=0), "--scenes 0"),  # type: ignore[arg-type]
+        (lambda: pb.subset_data(None, tmp_path, frames=0), "--frames 0"),  # type: ignore[arg-type]
+        (lambda: pb.preview_data(None, scenes=0), "--scenes 0"),  # type: ignore[arg-type]
     ):
         with pytest.raises(pb.WrongUse, match=words):
             call()
     assert capfd.readouterr() == ("", "")
+
+
+def test_one_value_is_taken_as_it_is(tmp_path: Path) -> None:
+    """A path, a number or one name, where several are possible too."""
+    one = pb.cells("ours", "s3dis-sem", label_ratios=0.2, pretrain_seeds=3, finetune_seeds=4)
+    assert (one.label_ratios, one.pretrain_seeds, one.finetune_seeds) == (("20%",), (3,), (4,))
+    assert pb.cells("ours", "s3dis-sem", label_ratios=[0.2, 40, "5%"]).label_ratios == ("20%", "40%", "5%")
+    dataset = REPOSITORY / "benchmarks/configs/datasets/s3dis.yaml"
+    assert pb.dataset(dataset).name == "s3dis" and pb.explain("data", dataset) == pb.explain("data", "s3dis")
+    assert pb.plan(SUITE, runs=tmp_path, only="method=scratch").suite == pb.suite("smoke")
+    assert pb.keys_of_suite(SUITE, tmp_path) == set()
+    assert next(pb.watch_runs(pb.open_runs(tmp_path))) == 0
+    assert pb.Where(on="slurm", slurm="partition=gpu").slurm_options()
+    assert pb.clean(pb.open_runs(tmp_path)) == []
 
 
 def test_bars_count_events(capsys: pytest.CaptureFixture[str]) -> None:

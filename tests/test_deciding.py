@@ -46,6 +46,12 @@ def test_a_study_stops_once_every_method_is_decided(recorded: list[tuple[int, ..
     assert "1 of 1 comparisons with scratch decided; ours" in str(looks[-1])
 
 
+def test_one_filter_is_taken_as_it_is(recorded: list[tuple[int, ...]], tmp_path: Path) -> None:
+    cells = suite(6, ("scratch", "ours"))
+    pb.run_until_decided(cells, "pocock", runs=tmp_path, only="pretrain_seed=0,1,2,3", display=pb.Silent())
+    assert recorded[0] == (0, 1)
+
+
 def test_failed_runs_are_retried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     retries = []
 

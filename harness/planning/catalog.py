@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -63,8 +64,9 @@ def _entry_points() -> dict[str, Path]:
     return promised
 
 
-def find(kind: type[SpecT], name: str) -> SpecT:
+def find(kind: type[SpecT], name: str | os.PathLike[str]) -> SpecT:
     """Load one spec by its name or path. Raises WrongUse listing the known names."""
+    name = os.fspath(name)
     if kind is Method:
         return cast(SpecT, _find_method(name))
     known = available(kind)

@@ -61,7 +61,7 @@ def import_checkpoint(
     out: AnyPath = BACKBONE,
     partial: bool = False,
     prefix: str | None = None,
-    profile: str = "headline",
+    profile: AnyPath = "headline",
 ) -> ImportedCheckpoint:
     """Convert a checkpoint to this project's backbone, written to `out`, which `mine=OUT` runs as a method.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, get_args
 
-from pretrain_bench.api.stores import AnyPath, folder_to_write
+from pretrain_bench.api.stores import Runs, folder_to_write
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.executors.usage import folder_bytes
@@ -24,9 +24,7 @@ class Removed(NamedTuple):
     bytes: int
 
 
-def clean(
-    runs: AnyPath = "runs", *, keep: Keep = "best", abandoned: bool = False, dry_run: bool = False
-) -> list[Removed]:
+def clean(runs: Runs = "runs", *, keep: Keep = "best", abandoned: bool = False, dry_run: bool = False) -> list[Removed]:
     """Prune artifacts of a folder of runs; records, events and logs stay, and an audit distinguishes pruned from
     missing files.
 
@@ -59,7 +57,7 @@ def clean(
     return [*removed, *left.values()]
 
 
-def withdraw(runs: AnyPath, keys: str | Iterable[str], *, why: str, dry_run: bool = False) -> list[Removed]:
+def withdraw(runs: Runs, keys: str | Iterable[str], *, why: str, dry_run: bool = False) -> list[Removed]:
     """Remove runs and all runs that build on them. The chain keeps a line for each with the reason, which audits print.
 
     Args:

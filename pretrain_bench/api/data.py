@@ -35,8 +35,10 @@ class DataCounts(NamedTuple):
     problems: int
 
 
-def dataset(name: str) -> Dataset:
-    """A shipped dataset: its source, licence, classes and provided inputs. Raises WrongUse."""
+def dataset(name: AnyPath) -> Dataset:
+    """A shipped dataset by name, or your own by the path of its YAML file: source, licence, classes and provided inputs.
+
+    Raises WrongUse."""
     return find(Dataset, name)
 
 
@@ -168,15 +170,22 @@ def verify_source(
 def subset_data(prepared: PreparedDataset, out: AnyPath, *, scenes: int = 4, frames: int | None = None) -> Manifest:
     """Cut a small subset, a quarter of its scenes for testing, with at most `frames` frames a scene; `out` becomes a data root.
 
-    Raises EnvironmentCannot where `out` cannot be written.
+    Raises WrongUse for `scenes` or `frames` below 1, EnvironmentCannot where `out` cannot be written.
     """
     from pretrain_bench.benchmarks.datasets.subset import write_subset
 
+    _check_counts(scenes=scenes, frames=frames)
     with writing(Path(out), "subset (--out names another folder)"):
         return write_subset(prepared.dataset, prepared.folder, prepared.manifest, Path(out), scenes, frames)
 
 
-def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: Display | None = None) -> Dataset:
+def _check_counts(**counts: int | None) -> None:
+    for option, number in counts.items():
+        if number is not None and number < 1:
+            raise WrongUse(f"--{option} {number}: expected 1 or more")
+
+
+def write_synthetic(name: AnyPath, out: AnyPath, *, world: str = "smoke", display: Display | None = None) -> Dataset:
     """Write a procedural dataset in its official layout to `out`, for other programs to read.
 
     `world` is its size. Raises WrongUse for another dataset or a folder that is not empty,
@@ -192,7 +201,7 @@ def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: D
         if target.exists() and any(target.iterdir()):
             raise WrongUse(f"{target}: not empty; give a folder that does not exist yet")
         target.mkdir(parents=True, exist_ok=True)  # fail before minutes are spent on generating
-    progress = (display or default_display()).progress(f"generate {name}")
+    progress = (display or default_display()).progress(f"generate {wanted.name}")
     written = generate(wanted.sized(world), cache_folder(), progress)
     with writing(target, "data (--out names another folder)"):
         copy_tree(written, target)
@@ -211,13 +220,14 @@ def preview_data(
     """Draw a contact sheet: pictures, depth, clouds by colour and (`labels`) by label; returns the PNG, NAME.png by default.
 
     With a `label_ratio` it shows training scenes of that split and the labels that may be used; `label_splits` names files of
-    official lists as in `Settings`. Raises EnvironmentCannot where it cannot be written, WrongUse or DataError for a ratio that
-    does not fit the data.
+    official lists as in `Settings`. Raises EnvironmentCannot where it cannot be written, WrongUse for `scenes` below 1, and
+    WrongUse or DataError for a ratio that does not fit the data.
     """
     from pretrain_bench.api.settings import root_options
     from pretrain_bench.benchmarks.datasets.preview import contact_sheet
     from pretrain_bench.harness.planning.label_lists import training_labels
 
+    _check_counts(scenes=scenes)
     path = Path(f"{prepared.dataset.name}.png" if out is None else out)
     if path.suffix.lower() != ".png":
         raise WrongUse(f"--out {path}: expected a name that ends in .png")

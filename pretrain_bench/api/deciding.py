@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.running import RunResult, run
-from pretrain_bench.api.stores import Runs, open_runs
+from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.api.suites import suite as find_suite
 from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 if TYPE_CHECKING:
-    import os
-
     from pretrain_bench.reports.analysis.sequential import Rule
 
 Comparison = tuple[str, str]
@@ -50,11 +48,11 @@ class Look(NamedTuple):
 
 
 def run_until_decided(
-    cells: Suite | str | os.PathLike[str],
+    cells: Suite | AnyPath,
     rule: Rule,
     *,
     runs: Runs = "runs",
-    only: Iterable[str] = (),
+    only: Names = (),
     display: Display | None = None,
     **options: Any,
 ) -> tuple[RunResult, list[Look]]:
@@ -70,7 +68,7 @@ def run_until_decided(
     planned = cells if isinstance(cells, Suite) else find_suite(cells)
     if BASELINE not in planned.methods:
         raise WrongUse(f"--stop-when-decided: suite {planned.name!r} has no {BASELINE}, which decisions are about")
-    picks, display = list(only), display or default_display()
+    picks, display = as_list(only), display or default_display()
     filters = [f for f in parse_filters(picks) if f.axis == "pretrain_seed"]
     seeds = tuple(s for s in planned.pretrain_seeds if all(f.matches(s) for f in filters))
     looks = looks_for(len(seeds))

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from pretrain_bench.api.places import Where, cluster_job
 from pretrain_bench.api.settings import Roots, Settings, root_options
-from pretrain_bench.api.stores import AnyPath, folder_to_write
+from pretrain_bench.api.stores import Runs, folder_to_write
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
@@ -43,7 +43,7 @@ class Diagnosis(NamedTuple):
     detail: str
 
 
-def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
+def doctor(runs: Runs = "runs", data: Roots = ()) -> list[Diagnosis]:
     """Check torch as a stage finds it, the sparse backends, the executors, the GPU, CPUs, memory, worker processes, the folder of
     runs, the data cache, and each dataset (`data`: its root).
 
@@ -63,7 +63,7 @@ def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
 
 
 def doctor_of_worker(
-    where: Where, runs: AnyPath = "runs", data: Roots = (), executor: str = "auto", seconds: float = WORKER_SECONDS
+    where: Where, runs: Runs = "runs", data: Roots = (), executor: str = "auto", seconds: float = WORKER_SECONDS
 ) -> list[Diagnosis]:
     """Check a node of Slurm by a job, or each node of a Ray cluster by a task: versions, code, the folder of runs, the data
     cache, the executor and the data. Waits up to `seconds`. Raises WrongUse where the cluster refuses, EnvironmentCannot
@@ -220,7 +220,8 @@ def _gpu() -> Diagnosis:
     return Diagnosis("GPU", "ok", stage.gpu)
 
 
-def _runs(runs: AnyPath) -> Diagnosis:
+def _runs(runs: Runs) -> Diagnosis:
+    runs = runs.place if isinstance(runs, Store) else runs
     try:
         if (url := remote_url(runs)) is not None:
             return Diagnosis("runs folder", "ok", f"{url}, {count_runs(url):,} runs; writing was not tried")

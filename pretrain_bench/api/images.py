@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import yaml
 
 from pretrain_bench.api.display import Display, Progressed, default_display
 from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.executors import image_contents, image_state
 from pretrain_bench.harness.executors.choice import ENGINES
@@ -44,7 +45,7 @@ class LockedBases(NamedTuple):
 
 
 def build_images(
-    names: Iterable[str] = (),
+    names: Names = (),
     *,
     base: str | None = None,
     wheels: AnyPath | None = None,
@@ -69,7 +70,7 @@ def build_images(
     A failed build is a result, `build_failed`. Raises WrongUse for an unknown image, EnvironmentCannot without an engine.
     """
     _check_engine(engine)
-    chosen = list(names) or image_contents.image_names()
+    chosen = as_list(names) or image_contents.image_names()
     for name in chosen:
         image_contents.check_name(name)
     folder = None if wheels is None else Path(wheels)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from pretrain_bench.api.configuration import configuration
 from pretrain_bench.api.settings import Settings
 from pretrain_bench.api.stores import AnyPath, folder_to_write
+from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.clusters.base import Place
 from pretrain_bench.harness.clusters.local import LocalMachine
@@ -29,7 +30,7 @@ class Where(NamedTuple):
     """The place of a run, as a user chooses it."""
 
     on: On = "local"
-    slurm: tuple[str, ...] = ()
+    slurm: Names = ()
     """Options of sbatch, as `partition=gpu,time=24:00:00`, after those of `slurm:` in `bench.yaml`."""
     max_pending: int | None = None
     """Most stages that a cluster holds at a time."""
@@ -54,7 +55,7 @@ class Where(NamedTuple):
 
     def slurm_options(self) -> SlurmOptions:
         """Those of the command after those of `bench.yaml`. Raises WrongUse."""
-        return parse_options(self.slurm, configuration().slurm)
+        return parse_options(as_list(self.slurm), configuration().slurm)
 
     def settings(self, settings: Settings) -> Settings:
         """The settings for this place: on a cluster the device is a GPU where its jobs ask for one."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.api.suites import Names
 from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
@@ -142,12 +143,12 @@ class Plan(NamedTuple):
 
 
 def plan(
-    cells: Suite | str,
+    cells: Suite | AnyPath,
     *,
     runs: Runs = "runs",
-    only: Iterable[str] = (),
+    only: Names = (),
     settings: Settings | None = None,
-    on: str | None = None,
+    on: AnyPath | None = None,
     synthetic: bool = False,
     retry: Retry = "infra",
 ) -> Plan:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.api.planning import Plan
 from pretrain_bench.api.stores import Runs, open_runs
+from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Power(NamedTuple):
     table: pd.DataFrame
 
 
-def power(runs: Runs = "runs", effect: float = 1.0, tasks: Iterable[str] = ()) -> Power:
+def power(runs: Runs = "runs", effect: float = 1.0, tasks: Names = ()) -> Power:
     """Pre-training seeds that each method and scratch need to detect a true difference of `effect` points at 80 % power, with
     their cost, for every method, task, label ratio and protocol that has runs.
 
@@ -30,10 +31,11 @@ def power(runs: Runs = "runs", effect: float = 1.0, tasks: Iterable[str] = ()) -
     from pretrain_bench.reports.analysis.seeds import seeds_for
     from pretrain_bench.reports.tables.power_table import power_table
 
-    if not effect > 0:
-        raise WrongUse(f"--effect {effect:g}: expected points above 0, such as 1")
+    if not (isinstance(effect, Real) and effect > 0):
+        shown = f"{effect:g}" if isinstance(effect, Real) else repr(effect)
+        raise WrongUse(f"--effect {shown}: expected points above 0, such as 1")
     frame = load(open_runs(runs)).runs
-    wanted = list(tasks)
+    wanted = as_list(tasks)
     if missing := [task for task in wanted if task not in set(frame["task"])]:
         known = ", ".join(sorted(set(frame["task"]))) or "none"
         raise WrongUse(f"--task {missing[0]}: no runs of that task; there are runs of: {known}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pretrain_bench.api.stores import AnyPath, Runs, open_runs
 from pretrain_bench.api.suites import Names, as_list
@@ -21,7 +22,7 @@ from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import budget_and_profile, cells_of
 from pretrain_bench.harness.store.bundle import bundle_name, is_bundle
 from pretrain_bench.harness.store.object_store import remote_url
-from pretrain_bench.harness.store.store import RECORD
+from pretrain_bench.harness.store.store import RECORD, Store
 
 if TYPE_CHECKING:
     from pretrain_bench.reports.build import BuiltReport
@@ -35,7 +36,7 @@ def report(
     runs: Runs = "runs",
     out: AnyPath = "report",
     *,
-    suite: Suite | str | None = None,
+    suite: Suite | AnyPath | None = None,
     published: bool = False,
     page: bool = True,
     scene_pictures: bool = True,
@@ -61,6 +62,10 @@ def report(
     """
     from pretrain_bench.reports.build import build_report
     from pretrain_bench.reports.export import loggers
+    from pretrain_bench.reports.figures.style import FigureKind
+
+    if figures not in get_args(FigureKind):
+        raise WrongUse(f"figures {figures!r}: expected one of {', '.join(get_args(FigureKind))}")
 
     store, target, tools = open_runs(runs), Path(out), list(dict.fromkeys(as_list(export)))
     loggers.check(tools)
@@ -73,21 +78,23 @@ def report(
     return built
 
 
-def compare(one: str, two: str, *, runs: Runs = "runs", out: AnyPath = "report") -> Comparison:
+def compare(one: Runs, two: Runs, *, runs: Runs = "runs", out: AnyPath = "report") -> Comparison:
     """Compare two sides cell by cell, and write compare.md, .tex, .csv, .json and a figure to `out`.
 
-    Each side is a folder of runs or a bundle, or a suite whose runs are in `runs`; NAME@COMMIT takes only its runs of one
-    commit. Raises WrongUse where no cell is on both sides or a side has a cell twice.
+    Each side is a folder of runs, a bundle or an open store, or a suite whose runs are in `runs`; NAME@COMMIT takes only its
+    runs of one commit. Raises WrongUse where no cell is on both sides or a side has a cell twice.
     """
     from pretrain_bench.reports.comparison import build_comparison
 
     return build_comparison(_side(one, runs), _side(two, runs), Path(out))
 
 
-def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterator[int]:
+def watch_runs(runs: Runs = "runs", seconds: float = WATCH_SECONDS) -> Iterator[int]:
     """Yield the number of runs now, and again whenever a record is added, replaced or removed; first wait for a folder that does
     not exist yet. Ctrl-C while waiting ends it. Raises WrongUse for a bundle or a bucket.
     """
+    if isinstance(runs, Store):
+        runs = runs.place
     if url := remote_url(runs):
         raise WrongUse(
             f"--watch: {url} is a bucket; only a folder of runs can be watched. Leave out --watch for one report"
@@ -121,7 +128,7 @@ def _written(runs: Path) -> Iterator[tuple[Path, int]]:
             yield path, path.stat().st_mtime_ns
 
 
-def keys_of_suite(suite: Suite | str, runs: Runs) -> set[str]:
+def keys_of_suite(suite: Suite | AnyPath, runs: Runs) -> set[str]:
     """Keys of the runs that belong to a suite: evaluations by their cells, failed pre-trainings and features by their specs.
 
     Raises WrongUse for an unknown suite, or one whose methods or budget do not exist.
@@ -160,9 +167,12 @@ def _axes(cell: Cell) -> tuple[str, str, str, str, int, int]:
     return cell.method, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed
 
 
-def _side(text: str, runs: Runs) -> Side:
+def _side(one: Runs, runs: Runs) -> Side:
     from pretrain_bench.reports.analysis.compare import Side, at_commit
 
+    if isinstance(one, Store):
+        return Side(one.root.name if one.bundle is None else bundle_name(one.bundle), one)
+    text = os.fspath(one)
     if Path(text).is_dir():
         return Side(Path(text).resolve().name, open_runs(text))  # a report names no path of this machine
     if is_bundle(Path(text)):

@@ -13,6 +13,7 @@ from pretrain_bench.api.planning import check_signing, register_cells
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line, line_on_workers
 from pretrain_bench.api.stores import AnyPath, Runs, working_store
+from pretrain_bench.api.suites import Names
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.specs.suite import Suite
@@ -110,10 +111,10 @@ def _row(stage: StageReport) -> StageRow:
 
 
 def run(
-    cells: Suite | str,
+    cells: Suite | AnyPath,
     *,
     runs: Runs = "runs",
-    only: Iterable[str] = (),
+    only: Names = (),
     settings: Settings | None = None,
     retry: Retry = "infra",
     workers: int | None = None,

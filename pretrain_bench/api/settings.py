@@ -11,6 +11,7 @@ from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
 
 Roots = Mapping[str, AnyPath] | Iterable[str]
@@ -29,7 +30,7 @@ class Settings(NamedTuple):
     threads: int | None = None
     """CPU threads per stage; by default all that this process may use, at most 8."""
     backend: str = "torch"
-    """Sparse backend: torch or minkowski."""
+    """Sparse backend: torch, triton (torch with fused convolutions on a GPU) or minkowski."""
     device: str = "auto"
     """cpu, cuda, or auto: the GPU if the machine has one."""
     executor: str = "auto"
@@ -48,10 +49,11 @@ class Settings(NamedTuple):
     """Stages run on other machines: `device` is theirs, and auto stands for cpu."""
 
 
-def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_ins: bool = True) -> ResolvedSuite:
+def resolve(cells: Suite | AnyPath, only: Names, settings: Settings, stand_ins: bool = True) -> ResolvedSuite:
     """A suite, by itself or by name or file, with everything it names loaded. Without `stand_ins`, datasets without data keep
     their own name where their published size is known. Raises WrongUse, EnvironmentCannot."""
     chosen = cells if isinstance(cells, Suite) else suite_named(cells)
+    _check_threads(settings.threads)
     weights = settings.imagenet_weights
     overrides = RunOverrides(
         data=root_options(settings.data),
@@ -69,6 +71,14 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_i
         elsewhere=settings.elsewhere,
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
+
+
+def _check_threads(threads: object) -> None:
+    """Raises WrongUse for a number of threads that is not a whole number from 1."""
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise WrongUse(
+            f"--threads {threads!r}: expected a whole number from 1, or None for all that may be used, at most 8"
+        )
 
 
 def root_options(roots: Roots) -> list[str]:

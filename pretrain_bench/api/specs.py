@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.dataset import Dataset
@@ -16,6 +17,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
 
 Kind = Literal["methods", "tasks", "data", "budgets", "profiles", "suites"]
@@ -42,13 +44,20 @@ class ExplainedField(NamedTuple):
 
 
 def list_specs(kind: Kind) -> list[Spec]:
-    """The shipped specs of one kind, sorted by name."""
-    return [find(MODELS[kind], name) for name in available(MODELS[kind])]
+    """The shipped specs of one kind, sorted by name. Raises WrongUse for an unknown kind."""
+    model = _model(kind)
+    return [find(model, name) for name in available(model)]
 
 
-def explain(kind: Kind, name: str) -> list[ExplainedField]:
+def explain(kind: Kind, name: AnyPath) -> list[ExplainedField]:
     """Every field of a spec, by name or path: value, unit, default and meaning. Raises WrongUse."""
-    return list(_fields(find(MODELS[kind], name), ""))
+    return list(_fields(find(_model(kind), name), ""))
+
+
+def _model(kind: str) -> type[Spec]:
+    if kind not in MODELS:
+        raise WrongUse(f"kind {kind!r}: expected one of {', '.join(MODELS)}")
+    return MODELS[kind]
 
 
 def _fields(spec: BaseModel, prefix: str) -> Iterator[ExplainedField]:

@@ -16,11 +16,15 @@ from pretrain_bench.harness.planning.imported_method import import_request
 
 Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """One name or path, or several."""
+Ratios = str | float | Iterable[str | float]
+"""One label ratio or several, each as text or as a fraction such as 0.2."""
+Seeds = int | Iterable[int]
+"""One seed, or several."""
 
 
 def suite(name: str | os.PathLike[str]) -> Suite:
     """A shipped suite by name, or your own by the path of its YAML file. Raises WrongUse."""
-    return find(Suite, os.fspath(name))
+    return find(Suite, name)
 
 
 def list_suites() -> list[Suite]:
@@ -35,17 +39,22 @@ def cells(
     budget: str | os.PathLike[str] = "uniform",
     profile: str | os.PathLike[str] | None = None,
     protocols: str | Iterable[str] = ("finetune",),
-    label_ratios: str | Iterable[str] = ("100%",),
-    pretrain_seeds: Iterable[int] | None = None,
-    finetune_seeds: Iterable[int] = (0,),
+    label_ratios: Ratios = ("100%",),
+    pretrain_seeds: Seeds | None = None,
+    finetune_seeds: Seeds = (0,),
 ) -> Suite:
     """A suite built in code: every method on every task, under every protocol, at every label ratio, with every pair of
     seeds.
 
-    `protocols`: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder). Methods, tasks, budget and
-    profile are names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget
-    names. A method may be `mine=a.pth,b.pth`: your checkpoints, each a pre-training seed from 0. `pretrain_seeds`
-    defaults to 0, or to one for each file of the method with the most files.
+    Args:
+        methods: names, or folders of your own; `mine=a.pth,b.pth` are your checkpoints, each a pre-training seed from 0.
+        tasks: names, or YAML files of your own.
+        budget: a name or a YAML file; `uniform` by default.
+        profile: a name or a YAML file; the one that the budget names by default.
+        protocols: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder).
+        label_ratios: texts such as "20%", "20points" or "scannet-lr20", or numbers: 0.2 is 20 %.
+        pretrain_seeds: 0 by default, or one for each file of the method with the most files.
+        finetune_seeds: 0 by default.
 
     Raises WrongUse for a malformed value; names are looked up when the suite is planned or run.
     """
@@ -61,8 +70,8 @@ def cells(
         "tasks": as_list(tasks),
         "protocols": as_list(protocols),
         "label_ratios": [str(LabelRatio.parse(ratio)) for ratio in as_list(label_ratios)],
-        "pretrain_seeds": list(_seeds_of_files(methods) if pretrain_seeds is None else pretrain_seeds),
-        "finetune_seeds": list(finetune_seeds),
+        "pretrain_seeds": _as_seeds(_seeds_of_files(methods) if pretrain_seeds is None else pretrain_seeds),
+        "finetune_seeds": _as_seeds(finetune_seeds),
     }
     return parse_spec(fields, Suite, "methods, tasks and ratios of the command")
 
@@ -73,8 +82,15 @@ def _seeds_of_files(methods: Names) -> range:
     return range(max((len(r.files) for r in requests if r is not None), default=1))
 
 
-def as_list(values: Names) -> list[str]:
-    """One name or path, or several, as texts."""
-    if isinstance(values, str | os.PathLike):
-        return [os.fspath(values)]
-    return [os.fspath(value) for value in values]
+def _as_seeds(seeds: Seeds) -> list[int]:
+    """One seed, or several; the suite checks that they are numbers."""
+    return list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds]
+
+
+def as_list(values: Names | Ratios) -> list[str]:
+    """One name, path or number, or several, as texts. Raises WrongUse for anything else."""
+    several = [values] if isinstance(values, str | os.PathLike | float | int) else values
+    try:
+        return [str(value) if isinstance(value, float | int) else os.fspath(value) for value in several]
+    except TypeError:
+        raise WrongUse(f"{values!r}: expected a name, a path or a number, or a list of them") from None
