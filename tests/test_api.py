@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pretrain_bench.harness.contract.events import Start, Step
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.frame import load
 from tests.conftest import NANO, REPOSITORY
+from tests.reports.stores import add
 
 PAGE = (REPOSITORY / "docs/api.md").read_text()
 SUITE = REPOSITORY / "benchmarks/configs/suites/smoke.yaml"
@@ -138,6 +140,24 @@ def test_one_value_is_taken_as_it_is(tmp_path: Path) -> None:
     assert next(pb.watch_runs(pb.open_runs(tmp_path))) == 0
     assert pb.Where(on="slurm", slurm="partition=gpu").slurm_options()
     assert pb.clean(pb.open_runs(tmp_path)) == []
+
+
+def test_a_run_is_given_by_its_key_or_itself(tmp_path: Path) -> None:
+    add(Store(tmp_path), "ours", 0.5)
+    runs = {one.record.kind: one.record.key for one in pb.list_runs(tmp_path)}
+    tuned, trained = runs["finetune"], runs["pretrain"]
+    assert pb.tested_scenes(tuned, tmp_path) == pb.tested_scenes(pb.find_run(tuned, tmp_path)) == ("c",)
+    for call, key in (
+        (partial(pb.draw_scene, scene="nowhere"), tuned),
+        (pb.draw_features, tuned),
+        (partial(pb.export_checkpoint, format="spconv", out=tmp_path / "o.pth"), trained),
+    ):
+        errors = []
+        for run, where in ((key[:20], {"runs": tmp_path}), (pb.find_run(key, tmp_path), {})):
+            with pytest.raises(pb.WrongUse, match=r"run|scene") as raised:
+                call(run, **where)
+            errors.append(str(raised.value))
+        assert errors[0] == errors[1] and "no run in" not in errors[0]
 
 
 def test_bars_count_events(capsys: pytest.CaptureFixture[str]) -> None:

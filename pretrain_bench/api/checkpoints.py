@@ -14,7 +14,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.api.runs import Run, as_run
+from pretrain_bench.api.stores import AnyPath, Runs
 from pretrain_bench.benchmarks.specs.backbone_shapes import ENCODER_MODULES
 from pretrain_bench.benchmarks.specs.checkpoint import ORIGINS, ExportFormat
 from pretrain_bench.benchmarks.specs.probes import PROTOCOLS, DecoderProbe, LinearProbe
@@ -23,7 +24,7 @@ from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.code_digest import package_folder
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
-from pretrain_bench.harness.store.store import ARTIFACTS, RECORD, read_record, read_spec
+from pretrain_bench.harness.store.store import ARTIFACTS
 
 FORMATS = get_args(ExportFormat)
 BACKBONE = "backbone.safetensors"
@@ -65,12 +66,14 @@ def import_checkpoint(
 ) -> ImportedCheckpoint:
     """Convert a checkpoint to this project's backbone, written to `out`, which `mine=OUT` runs as a method.
 
-    Args: file: the checkpoint; only tensors are loaded. Its network is found by the names and shapes of its tensors.
-    origin: its origin, which determines the order of its kernels: pointcontrast, csc, csc-votenet, depthcontrast,
-    minkowski-0.4, minkowski-0.5, spconv, spconv-zyx or bench. Optional if the file itself shows the order. out: the
-    file to write; its folder is made where it is missing. partial: accept missing tensors and tensors of another shape.
-    prefix: keys and prefix of the network, such as `state_dict.module.`, if several in the file fit.
-    profile: the profile whose network it has to fit.
+    Args:
+        file: the checkpoint; only tensors are loaded. Its network is found by the names and shapes of its tensors.
+        origin: its origin, which determines the order of its kernels: pointcontrast, csc, csc-votenet, depthcontrast,
+            minkowski-0.4, minkowski-0.5, spconv, spconv-zyx or bench. Optional if the file itself shows the order.
+        out: the file to write; its folder is made where it is missing.
+        partial: accept missing tensors and tensors of another shape.
+        prefix: keys and prefix of the network, such as `state_dict.module.`, if several in the file fit.
+        profile: the profile whose network it has to fit, by name or path.
 
     Raises WrongUse for a file that cannot be read or does not fit, and where `out` is a folder; EnvironmentCannot where it cannot
     be written.
@@ -86,12 +89,12 @@ def import_checkpoint(
 
 
 def export_checkpoint(
-    run: str, *, format: str, out: AnyPath, runs: Runs = "runs", partial: bool = False
+    run: Run | str, *, format: str, out: AnyPath, runs: Runs = "runs", partial: bool = False
 ) -> ExportedCheckpoint:
     """Write the backbone of a pre-training run in the layout of another project.
 
     Args:
-        run: the beginning of the key of a pre-training run, imported ones included.
+        run: a pre-training run, imported ones included: a `Run`, or the beginning of its key in `runs`.
         format: minkowski-0.5, minkowski-0.4 (another order of kernels), spconv (its weights, names without `.bn`) or pointcept
             (names and weights of its SpUNet, as `state_dict` of a segmentation network).
         out: the file to write; safetensors where its name ends so, else a PyTorch file with the key `state_dict`.
@@ -103,9 +106,9 @@ def export_checkpoint(
     """
     if format not in FORMATS:
         raise WrongUse(f"--format {format!r}: expected one of {', '.join(FORMATS)}")
-    folder = open_runs(runs).find(run)
-    spec, record = read_spec(folder), read_record(folder / RECORD)
-    backbone = folder / ARTIFACTS / BACKBONE
+    run = as_run(run, runs)
+    spec, record = run.spec, run.record
+    backbone = run.folder / ARTIFACTS / BACKBONE
     if spec.kind != "pretrain":
         parents = ", ".join(record.parents.values())
         raise WrongUse(

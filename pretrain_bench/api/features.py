@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain_bench.api.display import printable
-from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.api.runs import Run, as_run
+from pretrain_bench.api.stores import AnyPath, Runs
 from pretrain_bench.benchmarks.datasets.layout import Manifest
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
@@ -18,11 +19,11 @@ from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.code_digest import package_folder
 from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
 from pretrain_bench.harness.running.layout import lay_out_folders
-from pretrain_bench.harness.store.store import ARTIFACTS, Store, read_spec
+from pretrain_bench.harness.store.store import ARTIFACTS
 
 
 def draw_features(
-    run: str,
+    run: Run | str,
     *,
     scene: str | None = None,
     frame: int | Sequence[int] = 0,
@@ -31,15 +32,15 @@ def draw_features(
 ) -> list[Path]:
     """Draw pixel and point features of frames before and after a pre-training, and write coloured clouds; returns the files.
 
-    `run` is the beginning of a pre-training run's key; `scene` defaults to the last scene with frames; `frame` is one or
-    several of its frames. Equal colours mean similar features, over all frames drawn (a one-dimensional t-SNE of all of them,
-    one before and one after). Raises WrongUse for a run without data or a frame that does not exist, EnvironmentCannot where
-    `out` cannot be written.
+    `run` is a pre-training, as a `Run` or by the beginning of its key in `runs`; `scene` defaults to the last scene with frames;
+    `frame` is one or several of its frames. Equal colours mean similar features, over all frames drawn (a one-dimensional t-SNE
+    of all of them, one before and one after).
+
+    Raises WrongUse for a run without data or a frame that does not exist, EnvironmentCannot where `out` cannot be written.
     """
     frames = list(dict.fromkeys([frame] if isinstance(frame, int) else frame))
-    store = open_runs(runs)
-    folder = store.find(run)
-    spec = read_spec(folder)
+    run = as_run(run, runs)
+    spec = run.spec
     source = spec.data
     if spec.kind != "pretrain" or source is None:
         raise WrongUse(
@@ -56,8 +57,8 @@ def draw_features(
     with tempfile.TemporaryDirectory(prefix="bench-features-") as scratch:
         root = Path(scratch) / "root"
         root.mkdir()
-        _lay_out(root, store, spec, data)
-        options = ["--artifacts", str(folder / ARTIFACTS), "--scene", scene, "--frame", *map(str, frames)]
+        _lay_out(root, run.folder.parents[1], spec, data)
+        options = ["--artifacts", str(run.folder / ARTIFACTS), "--scene", scene, "--frame", *map(str, frames)]
         return _draw(root, options, title, Path(out))
 
 
@@ -73,8 +74,8 @@ def _scene_with_frame(manifest: Manifest, scene: str | None, frame: int) -> str:
     return chosen
 
 
-def _lay_out(root: Path, store: Store, spec: StageSpec, data: Path) -> None:
-    parents = {stage: store.folder("pretrain", key) / ARTIFACTS for stage, key in spec.parents.items()}
+def _lay_out(root: Path, runs: Path, spec: StageSpec, data: Path) -> None:
+    parents = {stage: runs / "pretrain" / key / ARTIFACTS for stage, key in spec.parents.items()}
     lay_out_folders(root, spec, data, parents)
 
 

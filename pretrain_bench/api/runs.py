@@ -166,6 +166,11 @@ def find_run(key: str, runs: Runs = "runs") -> Run:
     return Run(folder, read_record(folder / RECORD), store.bundle is not None)
 
 
+def as_run(run: Run | str, runs: Runs) -> Run:
+    """A run itself, or the run in `runs` whose key starts with a text. Raises WrongUse as `find_run`."""
+    return run if isinstance(run, Run) else find_run(run, runs)
+
+
 def _listed(store: Store) -> Iterator[ListedRun]:
     specs = SpecReader()
     for record in store.records():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretrain_bench.api.display import Display, default_display
-from pretrain_bench.api.runs import Run
-from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.api.runs import Run, as_run
+from pretrain_bench.api.stores import AnyPath, Runs
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse, writing
 from pretrain_bench.harness.audit.prepared import find_data
@@ -15,29 +15,35 @@ from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import ARTIFACTS
 
 
-def tested_scenes(run: Run) -> tuple[str, ...]:
-    """Names of the test scenes of a fine-tuning run. Raises WrongUse for a run without predictions."""
-    return _scored_spec(run).split.test  # type: ignore[union-attr]
+def tested_scenes(run: Run | str, runs: Runs = "runs") -> tuple[str, ...]:
+    """Names of the test scenes of a fine-tuning run: a `Run`, or one in `runs` by the beginning of its key.
+
+    Raises WrongUse for a run without predictions."""
+    return _scored_spec(as_run(run, runs)).split.test  # type: ignore[union-attr]
 
 
 def draw_scene(
-    run: Run,
+    run: Run | str,
     scene: str,
     *,
     checkpoint: str = "final",
     out: AnyPath | None = None,
+    runs: Runs = "runs",
     display: Display | None = None,
 ) -> list[Path]:
     """Draw input, ground truth, prediction and errors of a test scene; returns SCENE-CHECKPOINT.png and .ply in `out`.
 
-    `out` defaults to `pictures/` in the run's folder, where a report finds them, or here for a run in a bundle. Procedural data
-    are generated again where they are missing. Raises WrongUse for a scene that was not tested or predictions that were
-    pruned, DataError for missing data, EnvironmentCannot where `out` cannot be written.
+    `run` is a `Run`, or the beginning of the key of one in `runs`. `out` defaults to `pictures/` in the run's folder, where a
+    report finds them, or here for a run in a bundle. Procedural data are generated again where they are missing.
+
+    Raises WrongUse for a scene that was not tested or predictions that were pruned, DataError for missing data,
+    EnvironmentCannot where `out` cannot be written.
     """
     from pretrain_bench.reports.figures.scene import check_tested, show_scene
     from pretrain_bench.reports.figures.scene_files import draw_scene as draw_tiles
     from pretrain_bench.reports.figures.scene_files import write_scene_ply
 
+    run = as_run(run, runs)
     spec, record = _scored_spec(run), run.record
     if checkpoint not in CHECKPOINTS:
         raise WrongUse(f"--checkpoint {checkpoint!r}: expected one of {', '.join(CHECKPOINTS)}")
