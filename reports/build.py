@@ -56,9 +56,14 @@ MORE_NOTES = (
 
 
 class BuiltReport(NamedTuple):
-    """The report's files by kind, and its tables in short, for a terminal."""
+    """The report's files by name, and its tables in short, for a terminal."""
 
     files: dict[str, Path]
+    """`page`, `table` (table.md), `csv` (table.csv), `runs` and `effects` are in the folder itself. Files of a group are named by
+    their path, as `groups/GROUP/table` (also `used`, `reach`, and the figures `scores` and `curves`), where GROUP names its task,
+    dataset, protocol, ratio, budget, profile and conditions. Other tables are named as in `tables/`, and figures as in `figures/`
+    with `figure-` before; names of synthetic data contain `synthetic-`. The numbers of `ratios1` or `tasks1` count families
+    and depend on the other runs: the titles in these files say what they show."""
     text: str
 
 

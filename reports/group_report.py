@@ -96,22 +96,22 @@ class GroupWriter:
 
     def write(self, group: Group) -> WrittenGroup:
         """Write the table, figures and steps to reach scratch of one group."""
-        runs, number, folder = group.runs, group.place + 1, group.folder
+        runs, folder = group.runs, group.folder
         headline, metric = headline_checkpoint(runs), str(runs["metric"].iloc[0])
         table = group_table(runs, failed_pretrainings=self._loaded.failed_pretrainings)
         note = _note_without_differences(runs)
         equal = budget_words(runs) + f"; {ONE_SEED}" * one_finetuning_seed(runs) + contaminated_rows(runs)
         equal += _note_on_single_files(runs)
         title = f"{group.marked_title}; {note or f'differences and verdicts of {headline}'}; {equal}"
-        self._files.add_table(f"group{number}", f"{folder}/table", title, table)
+        self._files.add_table(f"{folder}/table", f"{folder}/table", title, table)
         used = used_table(runs)
         if len(used):
-            self._files.add_table(f"used{number}", f"{folder}/used", f"{group.marked_title}; {USED_TITLE}", used)
+            self._files.add_table(f"{folder}/used", f"{folder}/used", f"{group.marked_title}; {USED_TITLE}", used)
         scores = self._add_scores(group)
         curves = read_curves(self._store, runs, metric)
         overlays = self._overlays(group)
         drawing = partial(draw_validation_curves, curves, metric, group.figure_title, overlays)
-        picture = self._files.add_figure(f"curves{number}", f"{folder}/curves", drawing, curve_points(curves))
+        picture = self._files.add_figure(f"{folder}/curves", f"{folder}/curves", drawing, curve_points(curves))
         convergence = self._add_convergence(group, curves)
         if self._details is not None:
             by_key = {curve.key: (curve.steps, curve.scores) for several in curves.values() for curve in several}
@@ -132,9 +132,7 @@ class GroupWriter:
         failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)
         counts = {row: len(pretrainings) for row, pretrainings in failed.items()}
         draw = partial(draw_scores, group.runs[PLOTTED], group.figure_title, counts)
-        return self._files.add_figure(
-            f"figure{group.place + 1}", f"{group.folder}/scores", draw, _score_rows(group.runs)
-        )
+        return self._files.add_figure(f"{group.folder}/scores", f"{group.folder}/scores", draw, _score_rows(group.runs))
 
     def _add_convergence(self, group: Group, curves: Curves) -> pd.DataFrame:
         """The table of steps to reach scratch; written if it has rows."""
@@ -146,7 +144,7 @@ class GroupWriter:
         )
         if len(table):
             title = f"{text_mark(group.key['synthetic'])}Validation curves, {group.title}"
-            self._files.add_table(f"reach{group.place + 1}", f"{group.folder}/reach", title, table)
+            self._files.add_table(f"{group.folder}/reach", f"{group.folder}/reach", title, table)
         return table
 
     def _overlays(self, group: Group) -> Overlays:

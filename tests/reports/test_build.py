@@ -53,6 +53,19 @@ def test_tables_of_several_protocols_have_headings_of_their_own(store: Store, tm
     assert {"Label ratios: s3dis-sem", "Label ratios: s3dis-sem (linear)"} <= set(contents)
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_names_of_group_files_do_not_depend_on_other_groups(store: Store, tmp_path: Path) -> None:
+    add(store, "ours", 0.5)
+    one = build_report(store, tmp_path / "out").files
+    add(store, "ours", 0.5, percent=5.0)
+    both = build_report(store, tmp_path / "out").files
+    of_group = {name: path for name, path in one.items() if name.startswith("groups/")}
+    assert {name.rpartition("/")[2] for name in of_group} >= {"table", "used", "scores", "curves"}
+    assert of_group.items() < both.items(), "the group at 5 % comes before it"
+    for name, path in both.items():
+        assert not name.startswith("groups/") or path.with_suffix("") == tmp_path / "out" / name
+
+
 def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:
     report = build_report(store, tmp_path / "out")
     assert "There are no fine-tuning runs yet" in report.text
