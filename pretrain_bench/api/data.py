@@ -59,12 +59,15 @@ def prepare_data(
 ) -> PreparedDataset:
     """Convert a dataset to the prepared form, once; `run` does this automatically.
 
-    Args: name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships. root: the folder
-    with a supported layout; procedural datasets need none. frame_stride: take every n-th frame of a recording; by
-    default the dataset's stride, else `DEFAULT_STRIDE`. world: size of a procedural dataset: nano, smoke, tiny, study or full.
-    strict: bad lines and frames are errors, not warnings. up: the up axis of a recording with poses (`rgbd-folder`): +x, -x,
-    +y, -y, +z, -z, or auto to estimate it from the cameras and the floor. display: shows progress; bars on a terminal,
-    lines elsewhere, by default.
+    Args:
+        name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships.
+        root: the folder with a supported layout; procedural datasets need none.
+        frame_stride: take every n-th frame of a recording; by default the dataset's stride, else `DEFAULT_STRIDE`.
+        world: size of a procedural dataset: nano, smoke, tiny, study or full.
+        strict: bad lines and frames are errors, not warnings.
+        up: the up axis of a recording with poses (`rgbd-folder`): +x, -x, +y, -y, +z, -z, or auto to estimate it from the
+            cameras and the floor.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises DataError that names the file, WrongUse without a root or for an unknown `up`, EnvironmentCannot for a full disk.
     """

@@ -15,10 +15,21 @@ if TYPE_CHECKING:
 
 
 class Power(NamedTuple):
-    """Seeds that a difference needs: as numbers (`reports.analysis.seeds.seeds_for` explains the columns), and as text."""
+    """Seeds that a difference needs, one row for each method of each group of comparable runs."""
 
     seeds: pd.DataFrame
+    """Numbers. Columns that name the group (as in `load_runs`) and `method`, then:
+
+    - `n`: pre-training seeds that have run, of method or scratch, whichever has fewer; `finetune_seeds`: of each of them;
+    - `deviation`: standard deviation of a pre-training with its fine-tunings, in points; `pre-training seed`,
+      `fine-tuning seed` and `residual`: its parts, NaN without two seeds of both kinds;
+    - `seeds`: pre-training seeds that each of the two needs; NaN if the spread is unknown or 1,000 are not enough;
+    - `deviation_own`, `seeds_own`: the same if each pre-training has fine-tuning seeds of its own;
+    - `could_show`: the difference that `n` seeds detect, in points;
+    - `hours`: cost of `seeds` of both, in `hours_of`: GPU-hours or CPU-hours.
+    """
     table: pd.DataFrame
+    """The same as `bench power` prints it: rounded, as texts, in few columns."""
 
 
 def power(runs: Runs = "runs", effect: float = 1.0, tasks: Names = ()) -> Power:

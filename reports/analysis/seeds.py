@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLIT = ("pre-training seed", "fine-tuning seed", "residual")
+COLUMNS = (
+    *GROUP, "method", "n", "finetune_seeds", "deviation", *SPLIT, "seeds", "deviation_own", "seeds_own", "could_show", "hours",
+    "hours_of",
+)  # fmt: skip
+"""Columns of `seeds_for`."""
 
 
 def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> pd.DataFrame:
@@ -46,7 +51,7 @@ def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> p
     for names, group in sorted(kept.groupby(GROUP), key=lambda part: group_key(part[0])) if len(kept) else []:
         own = split[(split[GROUP] == list(names)).all(axis=1)].set_index("method") if len(split) else split
         rows += _rows_of_group(dict(zip(GROUP, names, strict=True)), group, own, effect)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _rows_of_group(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.api import power
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.columns import GROUP
 from tests.conftest import Bench
 from tests.reports.stores import add
 
@@ -56,6 +59,14 @@ def test_the_folder_on_the_command_line_comes_before_other_settings(
     assert "empty: no method has runs beside scratch's" in bench("power", "empty").stdout
     assert "empty and --runs other: name one of them" in bench("power", "empty", "--runs", "other", code=2).stderr
     assert "empty: no method has runs beside scratch's" in bench("power", "empty", "--runs", "empty").stdout
+
+
+def test_a_store_without_results_has_the_columns(planted_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    empty, found = pb.power(tmp_path / "runs").seeds, pb.power(planted_store, tasks="s3dis-sem").seeds
+    assert len(empty) == 0 < len(found) and list(empty["seeds"]) == [] and list(empty.columns) == list(found.columns)
+    explained = Path(power.__file__).read_text().split("class Power")[1].split("def power(")[0]
+    assert {c for c in found.columns if c not in GROUP} <= set(re.findall(r"`([\w -]+)`", explained))
 
 
 def test_a_plan_says_what_its_seeds_can_show(planted_store: Store, tmp_path: Path) -> None:
