@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,7 +61,7 @@ def show(
     if scene is not None:
         _show_scene(run_folder, scene, checkpoint, out, json)
     elif json:
-        print_json(run_folder.record.model_dump(mode="json"))
+        print_json(_one_as_json(run_folder))
     else:
         _show_one(run_folder)
 
@@ -71,7 +71,7 @@ def _list(runs: Path, json: bool) -> None:
 
     store = pb.open_runs(runs)
     if json:
-        print_json([one.record.model_dump(mode="json") for one in pb.list_runs(store)])
+        print_json([_as_json(one) for one in pb.list_runs(store)])
         return
     rows, part, final = [], False, False
     for one in pb.iterate_runs(store):
@@ -94,6 +94,23 @@ def _list(runs: Path, json: bool) -> None:
     if part:
         print("* n/m: n of the m scenes of the test split were scored; `bench show RUN` names the missing")
     warn_unreadable(pb.unreadable_runs(store))
+
+
+def _as_json(one: pb.ListedRun) -> dict[str, Any]:
+    """The record, and what a list says of it."""
+    record, *facts = one
+    return {**record.model_dump(mode="json"), **dict(zip(one._fields[1:], facts, strict=True))}
+
+
+def _one_as_json(run: pb.Run) -> dict[str, Any]:
+    """The same, and the classes that numbers in the names of metrics stand for; null where the spec is damaged."""
+    from pretrain_bench.api.runs import listed
+
+    try:
+        classes = run.spec.data.classes if run.record.cell and run.spec.data else ()
+    except pb.WrongUse:
+        classes = None
+    return {**_as_json(listed(run)), "classes": classes}
 
 
 def _show_scene(run: pb.Run, scene: str, checkpoint: str, out: Path | None, json: bool) -> None:

@@ -16,7 +16,7 @@ from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.store.spec_reader import SpecReader
-from pretrain_bench.harness.store.store import RECORD, Store, read_record, read_spec
+from pretrain_bench.harness.store.store import RECORD, read_record, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,7 +156,9 @@ def list_runs(runs: Runs = "runs") -> list[ListedRun]:
 
 def iterate_runs(runs: Runs = "runs") -> Iterator[ListedRun]:
     """The runs of `list_runs`, sorted by key: one at a time, since a store may hold 50,000."""
-    yield from _listed(open_runs(runs))
+    store, specs = open_runs(runs), SpecReader()
+    for record in store.records():
+        yield _listed(record, store.folder(record.kind, record.key), specs)
 
 
 def find_run(key: str, runs: Runs = "runs") -> Run:
@@ -171,26 +173,28 @@ def as_run(run: Run | str, runs: Runs) -> Run:
     return run if isinstance(run, Run) else find_run(run, runs)
 
 
-def _listed(store: Store) -> Iterator[ListedRun]:
-    specs = SpecReader()
-    for record in store.records():
-        cell = record.cell
-        if cell is None:
-            seed, budget = _seed_and_budget(record, store, specs)
-            yield ListedRun(record, f"{record.method}/{record.stage}", seed, None, None, None, budget)
-            continue
-        metric = _headline(record) if record.metrics else None
-        scores = {c: record.metrics.get(f"{metric}_{c}") for c in JUDGED}
-        checkpoint = next((c for c in JUDGED if scores[c] is not None), JUDGED[-1]) if metric else None
-        score = scores[checkpoint] if checkpoint else None
-        yield ListedRun(record, title_of(cell), None, metric, score, checkpoint, cell.budget)
+def listed(run: Run) -> ListedRun:
+    """A run as a list shows it."""
+    return _listed(run.record, run.folder, SpecReader())
 
 
-def _seed_and_budget(record: Record, store: Store, specs: SpecReader) -> tuple[int | None, str | None]:
+def _listed(record: Record, folder: Path, specs: SpecReader) -> ListedRun:
+    cell = record.cell
+    if cell is None:
+        seed, budget = _seed_and_budget(folder, specs)
+        return ListedRun(record, f"{record.method}/{record.stage}", seed, None, None, None, budget)
+    metric = _headline(record) if record.metrics else None
+    scores = {c: record.metrics.get(f"{metric}_{c}") for c in JUDGED}
+    checkpoint = next((c for c in JUDGED if scores[c] is not None), JUDGED[-1]) if metric else None
+    score = scores[checkpoint] if checkpoint else None
+    return ListedRun(record, title_of(cell), None, metric, score, checkpoint, cell.budget)
+
+
+def _seed_and_budget(folder: Path, specs: SpecReader) -> tuple[int | None, str | None]:
     """Seed and budget from a run's spec. Lists include runs with a damaged spec; showing such a run reports the
     damage."""
     try:
-        spec = specs.read(store.folder(record.kind, record.key)).spec
+        spec = specs.read(folder).spec
     except WrongUse:
         return None, None
     return spec.seed, spec.limits.budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +59,19 @@ def test_the_advice_on_a_missing_baseline_keeps_the_options_of_the_command(
     run._print(pb.RunResult([probe], []), Matrix(suite=suite))
     steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next:")]
     assert steps[0] == f"next: {advice}: linear probes are compared with a frozen random backbone"
+
+
+def test_json_of_runs_has_what_the_list_has(bench: Bench) -> None:
+    shown = json.loads(bench("show", "--runs", str(SMOKE), "--json").stdout)
+    for one, listed in zip(shown, pb.list_runs(SMOKE), strict=True):
+        facts = {name: one[name] for name in ("title", "seed", "metric", "score", "checkpoint", "budget")}
+        assert facts == {name: getattr(listed, name) for name in facts} and one["budget"] == "smoke"
+        assert one["key"] == listed.record.key and (one["seed"] == 0) == (one["cell"] is None)
+    tuned = next(one for one in shown if one["cell"])
+    one = json.loads(bench("show", tuned["key"], "--runs", str(SMOKE), "--json").stdout)
+    classes = one.pop("classes")
+    numbers = {int(number) for number in re.findall(r"iou_voxel/(\d+)_final", " ".join(one["metrics"]))}
+    assert one == tuned and numbers == set(range(len(classes))) and "ceiling" in classes
 
 
 def test_the_list_of_runs_has_the_score_that_reports_judge(bench: Bench) -> None:
