@@ -36,9 +36,9 @@ from pretrain_bench.harness.cli.completion_parsing import Command, Group
 from pretrain_bench.harness.cli.matrix import repeated
 from pretrain_bench.harness.cli.streams import secure_streams
 
-DEBUG_FLAG = "--debug"
+NAME, DEBUG_FLAG = "bench", "--debug"
 app = typer.Typer(
-    name="bench",
+    name=NAME,
     cls=Group,
     help="Does pre-training help a 3D network, by how much, and how sure are we? Equal budgets, recorded runs, honest numbers.",
     no_args_is_help=True,
@@ -159,7 +159,7 @@ def main() -> None:
     # Treat SIGTERM like SIGINT; shells start background jobs with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        app(prog_name=NAME)
     except BenchError as error:
         if debug:
             raise

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+
+import typer
 
 import pretrain_bench
 
 METHODS, TASKS, SUITES = "methods/*/method.yaml", "benchmarks/configs/tasks/*.yaml", "benchmarks/configs/suites/*.yaml"
 BUDGETS, PROFILES = "benchmarks/configs/budgets/*.yaml", "benchmarks/configs/profiles/*.yaml"
 DATASETS, RATES = "benchmarks/configs/datasets/*.yaml", "benchmarks/configs/rates/*.yaml"
+DEFAULT_RUNS = Path("runs")
 RUN_KINDS = ("pretrain", "features", "finetune")
 
 
@@ -71,7 +75,20 @@ def roots(incomplete: str) -> list[str]:
     return [f"{name}={path}" for path in found]
 
 
-def keys(incomplete: str) -> list[str]:
-    """Keys of the runs in $BENCH_RUNS, or the folder `runs` here."""
-    runs = Path(os.environ.get("BENCH_RUNS") or "runs").expanduser()
+def keys(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Keys of the runs in the folder that the command would read."""
+    runs = _folder_of_runs(ctx.params.get("runs"))
     return sorted(p.name for kind in RUN_KINDS if (runs / kind).is_dir() for p in (runs / kind).iterdir())
+
+
+def _folder_of_runs(option: str | None) -> Path:
+    """The folder of --runs, $BENCH_RUNS or `bench.yaml`, or `runs` here."""
+    if named := option or os.environ.get("BENCH_RUNS"):
+        return Path(named).expanduser()
+    here = Path.cwd()
+    if os.environ.get("BENCH_CONFIG") or any((folder / "bench.yaml").is_file() for folder in (here, *here.parents)):
+        from pretrain_bench.api.configuration import configuration  # loads pydantic
+
+        with contextlib.suppress(pretrain_bench.BenchError):  # the command itself will report it
+            return configuration().runs or DEFAULT_RUNS
+    return DEFAULT_RUNS

@@ -31,9 +31,10 @@ class Group(TyperGroup):
 
 
 def _without_values(command: TyperCommand | TyperGroup, ctx: Any, args: list[str]) -> list[str]:
-    """The arguments after the options; every parameter counts as not given, so that each can be completed."""
+    """The arguments after the options; every parameter counts as not given, so that each can be completed. Only the folder of
+    --runs stays, whose keys are completed."""
     parser = command.make_parser(ctx)
-    _, rest, _ = parser.parse_args(args=args)
+    options, rest, _ = parser.parse_args(args=args)
     ctx._opt_prefixes.update(parser._opt_prefixes)
-    ctx.params = {param.name: None for param in command.params}
+    ctx.params = {param.name: options.get("runs") if param.name == "runs" else None for param in command.params}
     return rest

@@ -123,7 +123,7 @@ TrustCode = Annotated[
     bool,
     typer.Option("--trust-code", help="Allow Python from your own method folders; planning runs it without isolation."),
 ]
-DEFAULT_RUNS = Path("runs")
+DEFAULT_RUNS = completion.DEFAULT_RUNS
 
 
 def display(json: bool) -> Display:

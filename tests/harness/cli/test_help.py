@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -102,11 +104,12 @@ def test_choices_are_those_of_the_models() -> None:
         pytest.param("budgets show ti", ["tiny"], marks=pytest.mark.slow),
         ("run --device c", ["cpu", "cuda"]),
         ("show ab", ["abcd1234", "abfeatures"]),
+        ("show --runs other ef", ["efgh5678"]),
     ],
 )
 def test_values_are_completed(line: str, completed: list[str], tmp_path: Any) -> None:
-    for run in ("finetune/abcd1234", "features/abfeatures"):
-        (tmp_path / "runs" / run).mkdir(parents=True)
+    for run in ("runs/finetune/abcd1234", "runs/features/abfeatures", "other/finetune/efgh5678"):
+        (tmp_path / run).mkdir(parents=True)
     code = "import sys; from pretrain_bench.harness.cli.app import main\ntry: main()\nfinally: print('pydantic' in sys.modules)"
     words = f"bench {line}"
     shell = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
@@ -115,3 +118,20 @@ def test_values_are_completed(line: str, completed: list[str], tmp_path: Any) ->
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.split() == [*completed, "False"], "nothing slow is loaded for it"
+
+
+def test_keys_of_the_folder_in_bench_yaml_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_RUNS", raising=False)
+    (tmp_path / "other/finetune/efgh5678").mkdir(parents=True)
+    context = SimpleNamespace(params={})
+    (tmp_path / "bench.yaml").write_text("runs: other\n")
+    assert completion.keys(context, "") == ["efgh5678"]  # type: ignore[arg-type]
+    (tmp_path / "bench.yaml").write_text("runs: [\n")
+    assert completion.keys(context, "") == [], "a damaged file completes nothing"  # type: ignore[arg-type]
+
+
+def test_completion_of_the_module_is_that_of_the_command() -> None:
+    line = [sys.executable, "-m", "pretrain_bench", "--show-completion", "bash"]
+    script = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    assert "_BENCH_COMPLETE=complete_bash" in script and script.rstrip().endswith(" bench"), script
