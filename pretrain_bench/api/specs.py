@@ -19,6 +19,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.recipes import check_sections, stage_recipe
 
 Kind = Literal["methods", "tasks", "data", "budgets", "profiles", "suites"]
 MODELS: dict[str, type[Spec]] = {
@@ -50,8 +51,19 @@ def list_specs(kind: Kind) -> list[Spec]:
 
 
 def explain(kind: Kind, name: AnyPath) -> list[ExplainedField]:
-    """Every field of a spec, by name or path: value, unit, default and meaning. Raises WrongUse."""
-    return list(_fields(find(_model(kind), name), ""))
+    """Every field of a spec, by name or path: value, unit, default and meaning; of a profile also those of the recipes of every
+    method that ships. Raises WrongUse."""
+    spec = find(_model(kind), name)
+    return [*_fields(spec, ""), *(_recipes(spec) if isinstance(spec, Profile) else ())]
+
+
+def _recipes(profile: Profile) -> Iterator[ExplainedField]:
+    methods = {name: find(Method, name) for name in available(Method)}
+    check_sections(profile, methods)
+    for method in methods.values():
+        for stage in method.stages:
+            if recipe := stage_recipe(method, stage, profile):
+                yield from _fields(recipe, f"methods.{method.name}.{stage.name}.")
 
 
 def _model(kind: str) -> type[Spec]:
