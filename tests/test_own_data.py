@@ -133,6 +133,20 @@ def test_a_class_that_is_left_out_is_unlabelled_and_reported(halls: Path, tmp_pa
         ready(strict, halls)
 
 
+def test_a_misspelled_or_repeated_class_is_named(halls: Path, bench: Bench, tmp_path: Path) -> None:
+    """A class without points would be left out of every score, so that a misspelled one seems perfect."""
+    text = "name: halls\nlayout: s3dis\nclasses: [floor, {}, wall]\ntest_scenes: [top]\n"
+    (tmp_path / "halls.yaml").write_text(text.format("robot_arn"))
+    (tmp_path / "bench.yaml").write_text(f"data: {{halls.yaml: {halls}}}\n")
+    said = bench("data", "prepare", "halls.yaml").stderr  # the root is that of bench.yaml
+    assert "halls: class 'robot_arn' labels no point of any scene; check its spelling in `classes`" in said
+    (tmp_path / "halls.yaml").write_text(text.format("floor"))
+    said = bench("data", "prepare", "halls.yaml", code=2).stderr
+    assert "halls.yaml: classes: 'floor' is listed twice; remove one" in said
+    (tmp_path / "bench.yaml").write_text(f"data: {{s3diss: {halls}}}\n")
+    assert "Did you mean 's3dis'?" in bench("data", "prepare", "s3dis", code=2).stderr
+
+
 def test_a_list_of_scenes_may_be_a_file_and_missing_ones_count(halls: Path, tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("top/hall_1\n\ntop/hall_2\n")
     text = "name: mine\nlayout: s3dis\nclasses: [wall]\ntest_scenes: test.txt\ntrain_scenes: [ground/hall_0, ground/hall_1]\n"

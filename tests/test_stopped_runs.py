@@ -50,6 +50,9 @@ def test_a_killed_stage_is_recorded_as_crashed_and_retried_on_request(
     assert process.returncode == 1 and "crashed: the stage ended by signal 9" in stderr
     (failed,) = run_records(runs)
     assert failed["outcome"] == "crashed" and failed["artifacts"] == {}
+    assert f"its log: pretrain/{failed['key']}/log.txt in the folder of runs" in " ".join(stderr.split())
+    shown = bench("show", failed["key"], "--runs", str(runs)).stdout
+    assert "log.txt" in shown and "its last step" not in shown
     again = bench(*command(roots, runs, methods=("scratch",)), code=1)
     assert "crashed (reused)" in again.stdout and "--retry failed runs it again" in again.stderr
     report = bench("report", "--runs", str(runs))

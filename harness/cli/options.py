@@ -166,6 +166,6 @@ def _whole_path(name: str) -> str:
 
 def root_in_file(dataset: str) -> Path | None:
     """The root of a dataset in `bench.yaml`, if it names one."""
-    from pretrain_bench.api.configuration import configuration
+    from pretrain_bench.api.configuration import data_in_file
 
-    return configuration().data.get(dataset)
+    return data_in_file().get(_whole_path(dataset))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -75,8 +76,18 @@ def find(kind: type[SpecT], name: str | os.PathLike[str]) -> SpecT:
     if is_path(name):
         path = Path(name).expanduser()
         spec = load_spec(path, kind, bases=package_folder() / _FOLDERS[kind][0])
+        if isinstance(spec, Dataset):
+            _check_classes(spec, path)
         return cast(SpecT, _with_whole_paths(spec, path.parent)) if isinstance(spec, Suite) else spec
     raise unknown(kind, name, known)
+
+
+def _check_classes(dataset: Dataset, path: Path) -> None:
+    """Raises WrongUse if a class is listed twice: the second would never be labelled."""
+    for field in ("classes", "box_classes", "class_ids", "box_class_ids"):
+        values = getattr(dataset, field) or ()
+        if twice := [value for value, times in Counter(values).items() if times > 1]:
+            raise WrongUse(f"{path}: {field}: {twice[0]!r} is listed twice; remove one")
 
 
 def _with_whole_paths(suite: Suite, folder: Path) -> Suite:

@@ -191,7 +191,17 @@ class DataSources(NamedTuple):
         manifest = read_manifest(folder)
         for problem in summarise(manifest.problems):
             say(f"warning: {problem}")
+        if name not in available(Dataset):
+            for missing in classes_without_points(dataset, manifest):
+                say(f"warning: {name}: class {missing!r} labels no point of any scene; check its spelling in `classes`")
         return PreparedDataset(dataset, folder, manifest)
+
+
+def classes_without_points(dataset: Dataset, manifest: Manifest) -> list[str]:
+    """The classes that no labelled point of the prepared scenes has; empty if no scene has labels of points."""
+    labelled = [scene.point_classes for scene in manifest.scenes if scene.point_classes is not None]
+    held = {number for classes in labelled for number in classes}
+    return [name for number, name in enumerate(dataset.classes) if labelled and number not in held]
 
 
 def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Path], dict[str, Dataset]]:

@@ -31,7 +31,7 @@ from pretrain_bench.harness.planning.stage_specs import PlannedCell, lines_on_ab
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
 from pretrain_bench.harness.running.scheduler import OnReport, run_in, stages_of
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
-from pretrain_bench.harness.store.store import Store
+from pretrain_bench.harness.store.store import LOG, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,12 @@ class RunResult(NamedTuple):
         hint = "; --retry failed runs it again" if first.reused else ""
         more = f"; {len(others)} more failed" if others else ""
         record = first.record
-        raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{hint}{more}")
+        where = (
+            ""
+            if record.outcome == "infra_error"
+            else f"; its log: {record.kind}/{record.key}/{LOG} in the folder of runs"
+        )
+        raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{where}{hint}{more}")
 
     def probes_without_baseline(self) -> list[Cell]:
         """A cell of each task and probing protocol without a probe of `scratch`: a probe has a meaning only next to

@@ -16,7 +16,7 @@ from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.store.spec_reader import SpecReader
-from pretrain_bench.harness.store.store import RECORD, read_record, read_spec
+from pretrain_bench.harness.store.store import LOG, RECORD, read_record, read_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,6 +147,11 @@ class Run(NamedTuple):
     def spec(self) -> StageSpec:
         """Everything that decides the result. Raises WrongUse where the file is missing or damaged."""
         return read_spec(self.folder)
+
+    @property
+    def log(self) -> Path:
+        """The file with the stage's output, tracebacks included."""
+        return self.folder / LOG
 
 
 def list_runs(runs: Runs = "runs") -> list[ListedRun]:
