@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +18,7 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.contract.events import Ledger
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
 from pretrain_bench.harness.planning.recipes import (
@@ -24,6 +28,8 @@ from pretrain_bench.harness.planning.recipes import (
     stage_recipe,
     values_from_task,
 )
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.training.loop import StepResult, Training
 from tests.conftest import NANO, REPOSITORY, Bench, run_records
 
 EXAMPLE = REPOSITORY / "examples/own-method"
@@ -374,3 +380,19 @@ def test_a_task_is_judged_by_a_metric_of_its_kind(tmp_path: Path) -> None:
     path.write_text((OWN_TASK / "task.yaml").read_text().replace("miou_voxel", "ap50"))
     with pytest.raises(WrongUse, match="a semantic task is judged by miou_voxel or miou_point"):
         find(Task, str(path))
+
+
+def test_the_page_has_every_name_that_a_stage_may_use(tmp_path: Path) -> None:
+    section = (REPOSITORY / "docs/plug-ins.md").read_text().split("## Objects of a stage")[1].split("\n## ")[0]
+    names = set(re.findall(r"`context\.(\w+)", section))
+    context = StageContext(tmp_path, SimpleNamespace(device="cpu"))  # type: ignore[arg-type]
+    public = {name for name in dir(context) if not name.startswith("_")}
+    assert names == public - {"open", "root", "place", "started"}
+    fields = section.split("| field | meaning |")[1]
+    assert re.findall(r"^\| `(\w+)` \|", fields, flags=re.M) == list(Training._fields)
+    seen = re.findall(r"`(\w+)`", section.split("adds to the counts of")[1].split(";")[0])
+    assert set(seen) < set(Ledger.model_fields)
+    (result,) = re.findall(r"`StepResult\(([^)]*)\)`", section)
+    assert tuple(result.split(", ")) == StepResult._fields
+    for module in re.findall(r"`(pretrain_bench(?:\.\w+)+)`", section):
+        assert find_spec(module), module
