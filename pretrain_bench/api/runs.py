@@ -61,11 +61,11 @@ _FACTS = {
     "part_of_test_split": "the same in words if they are only a part of the test split, else empty",
     "contamination": "what the pre-training saw of the test scenes: `none`, `places` (another scan of a tested room or drive), "
     "`scenes`, `labels`, or `unknown` for weights from elsewhere",
-    "contamination_mark": "the same in words, with the training scenes whose labels it saw; empty where it saw neither",
+    "contamination_mark": "the same in words, with the training scenes whose labels it saw; empty if it saw no scene or label",
     "mean_over": "classes that the score is the mean of",
     "voxel_metres": "voxel size of the fine-tuning, in metres",
     "network_width": "factor of the channels of the network; 1 is full size",
-    "published_as": "what the paper would call the method, with the ablation of its draft that it is",
+    "published_as": "the name of this method in the paper, and which ablation of the paper's draft it is, if any",
     "pretrain_samples": "samples of the pre-training",
     "finetune_samples": "samples of the fine-tuning",
     "pretrain_flops": "FLOPs of the pre-training",
