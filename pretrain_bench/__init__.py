@@ -43,9 +43,17 @@ if TYPE_CHECKING:
     from pretrain_bench.api.doctor import Diagnosis, doctor, doctor_of_worker
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
-    from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
+    from pretrain_bench.api.images import (
+        ImageState,
+        LockedBases,
+        Pruned,
+        build_images,
+        list_images,
+        lock_bases,
+        prune_images,
+    )
     from pretrain_bench.api.methods import check_method, list_methods
-    from pretrain_bench.api.own_data import InitialFiles, describe_data, holds_originals, init_data
+    from pretrain_bench.api.own_data import FolderDescription, InitialFiles, describe_data, holds_originals, init_data
     from pretrain_bench.api.places import Detached, Where, detach
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.power import Power, power, power_of_plan
@@ -64,7 +72,12 @@ if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.dataset import Dataset
     from pretrain_bench.benchmarks.specs.method import Method
     from pretrain_bench.benchmarks.specs.suite import Suite
+    from pretrain_bench.harness.audit.findings import Finding
+    from pretrain_bench.harness.executors.image_build import Built
+    from pretrain_bench.harness.planning.plan import StageState, Total
     from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+    from pretrain_bench.harness.running.conformance import CheckResult
+    from pretrain_bench.harness.running.stage_runner import StageReport
     from pretrain_bench.reports.build import BuiltReport
     from pretrain_bench.reports.comparison import Comparison
 
@@ -81,10 +94,10 @@ _MODULES = {
     "doctor": ("Diagnosis", "doctor", "doctor_of_worker"),
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
-    "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
+    "images": ("ImageState", "LockedBases", "Pruned", "build_images", "list_images", "lock_bases", "prune_images"),
     "methods": ("check_method", "list_methods"),
     "deciding": ("Look", "run_until_decided"),
-    "own_data": ("InitialFiles", "describe_data", "holds_originals", "init_data"),
+    "own_data": ("FolderDescription", "InitialFiles", "describe_data", "holds_originals", "init_data"),
     "places": ("Detached", "Where", "detach"),
     "planning": ("Plan", "plan"),
     "power": ("Power", "power", "power_of_plan"),
@@ -105,7 +118,12 @@ _TYPES = {
     "benchmarks.specs.dataset": ("Dataset",),
     "benchmarks.specs.method": ("Method",),
     "benchmarks.specs.suite": ("Suite",),
+    "harness.audit.findings": ("Finding",),
+    "harness.executors.image_build": ("Built",),
+    "harness.planning.plan": ("StageState", "Total"),
     "harness.planning.prepared_data": ("PreparedDataset",),
+    "harness.running.conformance": ("CheckResult",),
+    "harness.running.stage_runner": ("StageReport",),
     "reports.build": ("BuiltReport",),
     "reports.comparison": ("Comparison",),
 }  # fmt: skip
@@ -117,7 +135,9 @@ __all__ = [
     "RUN_COLUMNS",
     "Audit",
     "BenchError",
+    "Built",
     "BuiltReport",
+    "CheckResult",
     "CommandProgress",
     "Comparison",
     "DataCounts",
@@ -129,11 +149,14 @@ __all__ = [
     "EnvironmentCannot",
     "ExplainedField",
     "ExportedCheckpoint",
+    "Finding",
+    "FolderDescription",
     "ImageState",
     "ImportedCheckpoint",
     "InitialFiles",
     "LineDisplay",
     "ListedRun",
+    "LockedBases",
     "Look",
     "Manifest",
     "Method",
@@ -142,15 +165,19 @@ __all__ = [
     "Power",
     "PreparedDataset",
     "Progressed",
+    "Pruned",
     "Removed",
     "Run",
     "RunResult",
     "Settings",
     "Silent",
+    "StageReport",
     "StageRow",
+    "StageState",
     "StageUnderWay",
     "Status",
     "Suite",
+    "Total",
     "TqdmDisplay",
     "Where",
     "WrongUse",

@@ -87,6 +87,8 @@ def test_every_name_is_listed_once_and_documented() -> None:
     rows = [name for row in re.findall(r"^\| ([^|]+) \|", listed, flags=re.M) for name in re.findall(r"`(\w+)`", row)]
     assert len(rows) == len(set(rows)), rows
     assert functions <= set(re.findall(r"`(\w+)`", listed)), functions - set(re.findall(r"`(\w+)`", listed))
+    returned = {n for n in pb.__all__ if n[0].isupper() and not n.isupper()}
+    assert returned <= set(re.findall(r"`(?:pb\.)?(\w+)`", PAGE.split("## Columns")[0])), "a type is not on the page"
     types = {n for n in re.findall(r"`(?:pb\.)?([A-Z]\w+)`", PAGE.split("## Columns")[0]) if not n.isupper()}
     assert len(types) > 30 and types <= set(pb.__all__), types - set(pb.__all__)
     assert set(pb.__all__) <= set(dir(pb))

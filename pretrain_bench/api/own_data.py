@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import is_prepared
+from pretrain_bench.benchmarks.datasets.layouts.describe import Description, describe
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.harness.planning.catalog import available
 
-if TYPE_CHECKING:
-    from pretrain_bench.benchmarks.datasets.layouts.describe import Description as FolderDescription
+FolderDescription = Description
+"""What `describe_data` finds in a folder."""
 
 
 class InitialFiles(NamedTuple):
@@ -26,8 +27,6 @@ class InitialFiles(NamedTuple):
 
 def describe_data(folder: AnyPath, *, count: bool = False) -> FolderDescription:
     """The layout of a folder, its scenes, and with `count` its classes. Raises DataError where no layout is recognised."""
-    from pretrain_bench.benchmarks.datasets.layouts.describe import describe
-
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise WrongUse(f"{root}: not a folder")
