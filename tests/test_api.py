@@ -109,6 +109,10 @@ def test_errors_are_raised_and_nothing_is_printed(tmp_path: Path, capfd: pytest.
         (lambda: pb.check_method("our"), "unknown method 'our'"),
         (lambda: pb.prepare_data("s3dis"), "give --root DIR"),
         (lambda: pb.cells("ours", "s3dis-sem", pretrain_seeds="one"), "pretrain_seeds"),  # type: ignore[arg-type]
+        (
+            lambda: pb.cells("ours", "s3dis-sem", finetune_seeds=["a"]),  # type: ignore[list-item]
+            r"^finetune_seeds \['a'\]: expected a whole number from 0, or a list of them$",
+        ),
         (lambda: pb.cells(None, "s3dis-sem"), "None: expected a name, a path or a number"),  # type: ignore[arg-type]
         (lambda: pb.explain("task", "s3dis-sem"), "kind 'task': expected one of methods"),  # type: ignore[arg-type]
         (lambda: pb.list_specs("dataset"), "kind 'dataset': expected one of methods"),  # type: ignore[arg-type]

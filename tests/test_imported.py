@@ -97,6 +97,7 @@ def test_what_does_not_name_a_checkpoint_is_refused(files: Path, tmp_path: Path)
     shutil.copy(files / "a.pth", tmp_path / "copy.pth")
     for text, why in (
         (f"csc={files}/a.pth", "'csc' is a method that ships; choose another name"),
+        (f"scratch,mine={files}/a.pth", "checkpoints need an option of their own: --method scratch --method mine=..."),
         (f"Mine={files}/a.pth", "name: String should match pattern"),
         (f"mine=mars:{files}/a.pth", "'mars' is neither a file nor an origin; origins are pointcontrast, csc"),
         (f"mine={files}/a.pth,", "an empty file name; expected NAME="),

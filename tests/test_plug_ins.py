@@ -221,8 +221,9 @@ def test_a_method_of_a_package_is_run(
         (
             "profiles.yaml",
             "smoke: {scales: {scale: 1}}",
-            r"profiles.yaml: smoke: expected a mapping of stages \(scale\)",
+            r"profiles.yaml: smoke: unknown stage 'scales', did you mean 'scale'\? \(stages of the method: scale\)",
         ),
+        ("profiles.yaml", "smoke: 3", r"profiles.yaml: smoke: expected a mapping of stages \(scale\) to fields"),
         ("profiles.yaml", "smoke: {scale: {size: 1}}", r"profile 'smoke', methods.toy.scale: size: unknown key"),
     ],
 )
@@ -285,6 +286,26 @@ def test_a_section_with_a_misspelled_name_is_named(tmp_path: Path) -> None:
         "profile 'smoke': methods.ourz is not used; did you mean 'ours'?",
         f"{folder / 'profiles.yaml'}: section 'smokee' is not used with profile 'smoke'; did you mean 'smoke'?",
     ]
+
+
+def test_a_method_without_a_section_for_the_profile_says_so(tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    method, profile = find(Method, str(folder)), find(Profile, "smoke")
+    assert misspelled_sections(profile, [method]) == []
+    (folder / "profiles.yaml").write_text("paper-literal: {scale: {scale: 0.25}}\n")
+    (line,) = misspelled_sections(profile, [method])
+    assert line == (
+        f"{folder / 'profiles.yaml'}: no section for {' or '.join(reversed(profile.lineage))}, so with profile 'smoke' toy has the "
+        "defaults of its recipe.py; sections: paper-literal"
+    )
+
+
+def test_a_missing_recipe_names_the_file_and_the_stage(tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    (folder / "recipe.py").unlink()
+    method = find(Method, str(folder))
+    with pytest.raises(WrongUse, match=r"toy/recipe\.py: no such file, although stage 'scale' in .*method\.yaml names"):
+        stage_recipe(method, method.stages[0], find(Profile, "smoke"))
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -46,6 +46,12 @@ def imported_method(request: ImportRequest, content: MethodFile, folder: Path) -
 
     Raises WrongUse for a malformed name, an unreadable file, and two files with the same content.
     """
+    if "," in request.name:
+        *others, last = request.name.split(",")
+        raise WrongUse(
+            f"--method {request.name}=...: checkpoints need an option of their own: --method {','.join(others)} "
+            f"--method {last}=..."
+        )
     name = parse_spec({"name": request.name}, _Named, f"--method {request.name}=...").name
     files: list[CheckpointFile] = []
     for text in request.files:

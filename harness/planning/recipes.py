@@ -104,7 +104,7 @@ def check_sections(profile: Profile, methods: dict[str, Method]) -> None:
 
 def misspelled_sections(profile: Profile, methods: Iterable[Method]) -> list[str]:
     """A line for each section that nothing reads, and whose name resembles one that would be read: a method in the profile, or a
-    profile in the file of a user's method."""
+    profile in the file of a user's method; and for such a file without a section that is read."""
     methods = list(methods)
     shipped = available(Method)
     lines = [
@@ -115,12 +115,18 @@ def misspelled_sections(profile: Profile, methods: Iterable[Method]) -> list[str
     for method in methods:
         if method.origin == "built-in" or method.folder is None:
             continue
-        file = method.folder / SECTIONS_FILE
-        lines += [
+        file, sections = method.folder / SECTIONS_FILE, _sections(method)
+        misspelled = [
             f"{file}: section {name!r} is not used with profile {profile.name!r}; did you mean {close!r}?"
-            for name in _sections(method)
+            for name in sections
             if name not in available(Profile) and (close := _resembling(name, profile.lineage))
         ]
+        if sections and not misspelled and not sections.keys() & {*profile.lineage}:
+            lines.append(
+                f"{file}: no section for {' or '.join(reversed(profile.lineage))}, so with profile {profile.name!r} "
+                f"{method.name} has the defaults of its {RECIPE_MODULE}.py; sections: {', '.join(sections)}"
+            )
+        lines += misspelled
     return lines
 
 
@@ -134,6 +140,11 @@ def recipe_model(method: Method, stage: MethodStage) -> type[Recipe]:
     """The recipe class that a stage names. Raises WrongUse if the method's folder has no such class."""
     assert method.folder is not None and stage.recipe is not None
     where = f"{method.folder / RECIPE_MODULE}.py"
+    if method.origin != "built-in" and not (Path(where).is_file() or (method.folder / RECIPE_MODULE).is_dir()):
+        raise WrongUse(
+            f"{where}: no such file, although stage {stage.name!r} in {method.folder / 'method.yaml'} names its class "
+            f"{stage.recipe!r} as recipe; write the file, or remove `recipe:` from the stage"
+        )
     try:
         if method.origin == "built-in":
             module = import_built_in(method.name, RECIPE_MODULE)
@@ -162,9 +173,14 @@ def _sections(method: Method) -> dict[str, dict[str, Any]]:
         return {}
     sections = _read_sections(path, path.stat().st_mtime_ns)
     stages = {s.name for s in method.stages}
+    known = ", ".join(sorted(stages))
     for profile, by_stage in sections.items():
-        if not isinstance(by_stage, dict) or (set(by_stage) - stages):
-            raise WrongUse(f"{path}: {profile}: expected a mapping of stages ({', '.join(sorted(stages))}) to fields")
+        if not isinstance(by_stage, dict):
+            raise WrongUse(f"{path}: {profile}: expected a mapping of stages ({known}) to fields")
+        if unknown := [name for name in by_stage if name not in stages]:
+            close = _resembling(str(unknown[0]), stages)
+            hint = f", did you mean {close!r}?" if close else ""
+            raise WrongUse(f"{path}: {profile}: unknown stage {unknown[0]!r}{hint} (stages of the method: {known})")
     return sections
 
 

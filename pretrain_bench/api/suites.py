@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable
 from typing import get_args
@@ -70,8 +71,10 @@ def cells(
         "tasks": as_list(tasks),
         "protocols": as_list(protocols),
         "label_ratios": [str(LabelRatio.parse(ratio)) for ratio in as_list(label_ratios)],
-        "pretrain_seeds": _as_seeds(_seeds_of_files(methods) if pretrain_seeds is None else pretrain_seeds),
-        "finetune_seeds": _as_seeds(finetune_seeds),
+        "pretrain_seeds": _as_seeds(
+            "pretrain_seeds", _seeds_of_files(methods) if pretrain_seeds is None else pretrain_seeds
+        ),
+        "finetune_seeds": _as_seeds("finetune_seeds", finetune_seeds),
     }
     return parse_spec(fields, Suite, "methods, tasks and ratios of the command")
 
@@ -82,9 +85,13 @@ def _seeds_of_files(methods: Names) -> range:
     return range(max((len(r.files) for r in requests if r is not None), default=1))
 
 
-def _as_seeds(seeds: Seeds) -> list[int]:
-    """One seed, or several; the suite checks that they are numbers."""
-    return list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds]
+def _as_seeds(name: str, seeds: Seeds) -> list[int]:
+    """One seed, or several. Raises WrongUse for what is not a whole number."""
+    several = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds]
+    try:
+        return [operator.index(seed) for seed in several]
+    except TypeError:
+        raise WrongUse(f"{name} {seeds!r}: expected a whole number from 0, or a list of them") from None
 
 
 def as_list(values: Names | Ratios) -> list[str]:
