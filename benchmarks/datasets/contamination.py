@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import filter as matching
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt
 
 from pretrain_bench.benchmarks.datasets.places import place_of, scan_id
-from pretrain_bench.benchmarks.datasets.published_pretrainings import LABELS, expand, scans_of
+from pretrain_bench.benchmarks.datasets.published_pretrainings import LABELS, PUBLISHED_PREFIX, expand, scans_of
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.specs.base import FolderName, Sha256, Spec, is_none
 
@@ -131,6 +132,28 @@ class _Seen:
 def _plain(name: str) -> str:
     """One form of the names of a scan: `lab/f5/room_1` also for `lab/f5__room_1`, `kitti` also for `semantickitti`."""
     return re.sub(r"^semantickitti/", "kitti/", name).replace("__", "/")
+
+
+def dataset_of(item: str) -> str | None:
+    """The dataset that a stated item (without `labels:`) names; None for an official list or the name of a scan."""
+    return item.partition("/")[0] if scans_of(item) is None else None
+
+
+def unmatched(stated: Iterable[str], scenes: Iterable[str], dataset: str, synthetic: bool) -> list[str]:
+    """The items that name the `dataset` and match none of its `scenes`; lists that ship and `published:` are left out."""
+    ids = [(scan_id(dataset, synthetic, scene), f"{dataset}/{scene}") for scene in scenes]
+    places = {place_of(scan) for scan, _ in ids}
+    forms = {_plain(name) for both in ids for name in both}
+    names = {form.partition("/")[0] for form in forms}
+    found = []
+    for item in expand(i for i in stated if not i.startswith(PUBLISHED_PREFIX)):
+        plain = item.removeprefix(LABELS)
+        form = _plain(plain)
+        if dataset_of(plain) is None or form.partition("/")[0] not in names:
+            continue
+        if not (place_of(plain) in places or form in forms or matching(forms, form)):
+            found.append(item)
+    return found
 
 
 def contamination(

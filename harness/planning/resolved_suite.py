@@ -38,6 +38,7 @@ from pretrain_bench.harness.planning.stage_specs import (
     PlannedCell,
     PlannedStage,
 )
+from pretrain_bench.harness.planning.stated_scenes import check_stated, known_datasets, lines_on_stated
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -116,7 +117,10 @@ class ResolvedSuite(NamedTuple):
         cells = self.distinct_cells()
         data = {name: self.sources.prepare(name, strict, progress, say) for name in self.datasets(cells)}
         planner = self._planner(data)
-        return [planner.plan_cell(cell) for cell in cells]
+        planned = [planner.plan_cell(cell) for cell in cells]
+        for line in lines_on_stated(planned, known_datasets(self.sources.own)):
+            say(line)
+        return planned
 
     def plan_prepared(self) -> tuple[list[PlannedCell], list[WaitingCell]]:
         """Plan the cells whose data are prepared or that are n/a with any data, and list the others as waiting."""
@@ -140,6 +144,7 @@ class ResolvedSuite(NamedTuple):
                 waiting.append(WaitingCell(cell, missing, tuple(expecting.stages(cell)) if known else ()))
             except NotApplicable as reason:
                 planned.append(PlannedCell(cell, (), str(reason)))
+        self.notices.extend(lines_on_stated(planned, known_datasets(self.sources.own)))
         return planned, waiting
 
     def check_needs(self) -> None:
@@ -211,6 +216,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     tasks = {name: _find_task(name) for name in suite.tasks}
     _check_distinct("task", tasks)
     sources, pretrain_names = _data_sources(overrides, profile)
+    check_stated(methods.values(), known_datasets(sources.own))
     if pretrain_names:
         suite = suite.model_copy(update={"pretrain_datasets": pretrain_names})
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
