@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -146,6 +147,22 @@ def test_one_value_is_taken_as_it_is(tmp_path: Path) -> None:
     assert next(pb.watch_runs(pb.open_runs(tmp_path))) == 0
     assert pb.Where(on="slurm", slurm="partition=gpu").slurm_options()
     assert pb.clean(pb.open_runs(tmp_path)) == []
+
+
+def test_bench_yaml_applies_to_clusters_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page says: its data, executor, runs and cache are those of the command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bench.yaml").write_text(
+        "data: {s3dis: /nowhere}\nexecutor: docker\nruns: elsewhere\ncache: kept\nslurm: {partition: gpu}\n"
+    )
+    monkeypatch.setenv("BENCH_EXECUTOR", "podman")
+    monkeypatch.setenv("BENCH_RUNS", "smoke.bundle")
+    monkeypatch.delenv("BENCH_CACHE")
+    planned = pb.plan(SUITE, only="method=scratch")
+    assert any("no data configured, using synth-s3dis" in line for line in planned.notices)
+    assert not (tmp_path / "kept").exists() and "BENCH_CACHE" not in os.environ
+    assert pb.Where(on="slurm").slurm_options() == pb.Where(on="slurm", slurm="partition=gpu").slurm_options()
+    assert pb.Where(on="slurm", slurm="partition=cpu").slurm_options() != pb.Where(on="slurm").slurm_options()
 
 
 def test_a_run_is_given_by_its_key_or_itself(tmp_path: Path) -> None:
