@@ -10,6 +10,8 @@ from pretrain_bench.harness.running.stage_runner import StageReport
 
 SEEDS_OF_A_CLAIM = 3
 """Pre-training seeds, the units of an effect: two allow a test, three one with a usable power (docs/reports.md)."""
+RECORDINGS = "--pretrain-data rgbd-folder=DIR (the folder of your RGB-D recordings)"
+"""What a method that reads frames needs beside a task on real data."""
 COUNTS = {1: "one", 2: "two"}
 
 
@@ -27,7 +29,8 @@ def next_steps(stages: Iterable[StageReport]) -> list[str]:
     if len(seeds) == 1:
         (method,) = seeds
         other = "scratch" if method != "scratch" else "ours"
-        steps.append(f"to compare {method} with something, add --method {other}")
+        reads = "" if other == "scratch" or any(stage.record.synthetic for stage in stages) else f" {RECORDINGS}"
+        steps.append(f"to compare {method} with something, add --method {other}{reads}")
     imported = {stage.record.method for stage in stages if stage.record.imported is not None} & seeds.keys()
     if imported:  # their seeds are files that only the user can bring
         few = sorted(method for method in imported if len(seeds[method]) < SEEDS_OF_A_CLAIM)

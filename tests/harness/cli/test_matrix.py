@@ -286,6 +286,10 @@ def test_missing_parts_of_a_claim_are_named() -> None:
     assert steps == [f"for a claim, two more seeds: --pretrain-seed 1 2, about {minutes} min"]
     alone = pb.next_steps(Report(r) for r in records if r.method == "scratch")  # type: ignore[misc]
     assert alone[0] == "to compare scratch with something, add --method ours" and len(alone) == 2
+    real = [Report(r.model_copy(update={"synthetic": False})) for r in records if r.method == "scratch"]
+    assert pb.next_steps(real)[0] == (  # type: ignore[arg-type]
+        "to compare scratch with something, add --method ours --pretrain-data rgbd-folder=DIR (the folder of your RGB-D recordings)"
+    )
     origin = ImportedFrom(file="mine.pth", sha256="0" * 64, origin="minkowski-0.5")
     mine = [r if r.method == "scratch" or r.cell else r.model_copy(update={"imported": origin}) for r in records]
     (step,) = pb.next_steps(map(Report, mine))  # type: ignore[arg-type]
