@@ -139,7 +139,10 @@ def test_a_misspelled_or_repeated_class_is_named(halls: Path, bench: Bench, tmp_
     (tmp_path / "halls.yaml").write_text(text.format("robot_arn"))
     (tmp_path / "bench.yaml").write_text(f"data: {{halls.yaml: {halls}}}\n")
     said = bench("data", "prepare", "halls.yaml").stderr  # the root is that of bench.yaml
-    assert "halls: class 'robot_arn' labels no point of any scene; check its spelling in `classes`" in said
+    assert "halls: class 'robot_arn' labels no point of any scene; did you mean 'robot_arm'?" in said
+    (tmp_path / "halls.yaml").write_text(text.format("roof"))
+    said = bench("data", "prepare", "halls.yaml").stderr
+    assert "halls: class 'roof' labels no point of any scene; check its spelling in `classes`" in said
     (tmp_path / "halls.yaml").write_text(text.format("floor"))
     said = bench("data", "prepare", "halls.yaml", code=2).stderr
     assert "halls.yaml: classes: 'floor' is listed twice; remove one" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,8 @@ from pretrain_bench.harness.planning.catalog import available, find, is_path, un
 
 DEFAULT_STRIDE: int = Profile.model_fields["frame_stride"].default
 """The stride of `bench data prepare`: that of a profile which sets none."""
+_OTHER_CLASS = re.compile(r"class '([^']+)' is not among the dataset's classes")
+"""The problem that a reader reports for a name in the files."""
 ProgressFor = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
 
 
@@ -192,8 +196,11 @@ class DataSources(NamedTuple):
         for problem in summarise(manifest.problems):
             say(f"warning: {problem}")
         if name not in available(Dataset):
+            others = _OTHER_CLASS.findall("\n".join(manifest.problems))
             for missing in classes_without_points(dataset, manifest):
-                say(f"warning: {name}: class {missing!r} labels no point of any scene; check its spelling in `classes`")
+                close = difflib.get_close_matches(missing, others, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "check its spelling in `classes`"
+                say(f"warning: {name}: class {missing!r} labels no point of any scene; {hint}")
         return PreparedDataset(dataset, folder, manifest)
 
 
