@@ -168,4 +168,5 @@ def root_in_file(dataset: str) -> Path | None:
     """The root of a dataset in `bench.yaml`, if it names one."""
     from pretrain_bench.api.configuration import data_in_file
 
-    return data_in_file().get(_whole_path(dataset))
+    wanted = _whole_path(dataset)
+    return next((root for name, root in data_in_file().items() if _whole_path(name) == wanted), None)

@@ -204,6 +204,11 @@ def test_data_commands_take_roots_from_bench_yaml(
     bench("data", "prepare", "s3dis", "--root", "other", code=2)
     bench("data", "prepare", "scannet", code=2)
     assert roots == [*[tmp_path / "rooms"] * 4, Path("other"), None]
+    (tmp_path / "own.yaml").write_text("name: own\nlayout: s3dis\nclasses: [wall]\n")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/bench.yaml").write_text("data: {../own.yaml: halls}\n")
+    bench("data", "prepare", "../own.yaml", code=2, cwd=tmp_path / "deep")
+    assert roots[-1] == tmp_path / "deep/halls"
 
 
 def test_doctor_shows_what_is_set_where(
