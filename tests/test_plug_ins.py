@@ -300,6 +300,19 @@ def test_a_method_without_a_section_for_the_profile_says_so(tmp_path: Path) -> N
     )
 
 
+def test_the_profile_of_the_page_changes_the_recipe(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/plug-ins.md").read_text()
+    (tmp_path / "slower.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, flags=re.S)[0])
+    ours = find(Method, "ours")
+    points = next(stage for stage in ours.stages if stage.name == "points")
+    profiles = (find(Profile, name) for name in ("tiny", str(tmp_path / "slower.yaml")))
+    before, after = (stage_recipe(ours, points, profile) for profile in profiles)
+    assert before is not None and after is not None
+    expected = before.model_dump()
+    expected["optimiser"]["learning_rate"] = 0.05
+    assert after.model_dump() == expected != before.model_dump()
+
+
 def test_a_missing_recipe_names_the_file_and_the_stage(tmp_path: Path) -> None:
     folder = toy(tmp_path / "toy")
     (folder / "recipe.py").unlink()
