@@ -163,7 +163,7 @@ def _facts(run: pb.Run, spec: StageSpec) -> list[tuple[str, object]]:
         *([("stopped", record.stopped or "at its last step")] if record.outcome == "ok" else []),
         ("started", record.started_at),
         ("folder", run.folder),
-        ("log", run.log),
+        *([("log", run.log)] if run.log.is_file() else []),
         *((f"parent {stage}", key) for stage, key in record.parents.items()),
         *(record.imported.facts.items() if record.imported else ()),
         *record.notes.items(),
