@@ -150,7 +150,8 @@ def every_run_can_be_shown(finished: Path, bench: Bench) -> None:
     assert re.search(rf"{record['key']}  ours -> s3dis-sem at 100% +0/0 +\w+ +s3dis +\d+\.\d miou_voxel", listed)
     one = bench("show", record["key"][:8], "--runs", str(finished)).stdout
     assert "bookcase" in one and "best (selected on the test split)" in one and "372 of 374" in one
-    assert json.loads(bench("show", record["key"], "--runs", str(finished), "--json").stdout) == record
+    shown = json.loads(bench("show", record["key"], "--runs", str(finished), "--json").stdout)
+    assert shown.items() >= record.items() and "bookcase" in shown["classes"]
     assert all(len(line) <= 100 for line in (listed + one).splitlines())
 
 
