@@ -64,10 +64,9 @@ def refusal(execution: Execution, account: StageAccount, earlier_starts: int = 0
 
 
 def ended_early_unasked(execution: Execution, account: StageAccount) -> bool:
-    """Whether a stage says that it was asked to end early or cancelled, though this harness did not ask it."""
+    """Whether a stage says that it was asked to end early, though this harness did not ask it."""
     was_asked = execution.killed_by is not None or execution.soft_limited
-    end = account.end
-    return not was_asked and end is not None and (end.stopped == "soft_limit" or end.status == "cancelled")
+    return not was_asked and account.end is not None and account.end.stopped == "soft_limit"
 
 
 def judge(evidence: Evidence) -> Verdict:

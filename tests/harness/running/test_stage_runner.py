@@ -245,18 +245,17 @@ class Signalled(SleepingInProcess):
         return Execution(0, None, False, Measured())
 
 
-ASKED_TO_FINISH, CANCELLED = End(status="ok", stopped="soft_limit"), End(status="cancelled")
+ASKED_TO_FINISH = End(status="ok", stopped="soft_limit")
 
 
-@pytest.mark.parametrize("end", [ASKED_TO_FINISH, CANCELLED])
 def test_a_stage_that_others_stop_early_is_no_result(
-    end: End, cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.PAUSE_SECONDS", 0.0)
     stage = cells[0].stages[0]
-    once = runner_of(tmp_path / "once", Signalled(end, 1)).run(job_of(stage)).record
+    once = runner_of(tmp_path / "once", Signalled(ASKED_TO_FINISH, 1)).run(job_of(stage)).record
     assert once.outcome == "ok" and once.attempt == 2 and once.stopped is None, "it resumes by itself"
-    always = runner_of(tmp_path / "always", Signalled(end, 9))
+    always = runner_of(tmp_path / "always", Signalled(ASKED_TO_FINISH, 9))
     with pytest.raises(EnvironmentCannot, match="a signal that `bench` had not sent ended the stage early"):
         always.run(job_of(stage))
     last = always.store.last_attempt(stage.spec.key)
@@ -271,7 +270,7 @@ def test_a_resumed_stage_has_the_wall_time_that_is_left(
     for limit, left in ((100.0, 30.0), (90.0, 30.0), (200.0, 130.0), (10.0, 10.0), (None, None)):
         stage = cells[0].stages[0]
         stage = stage._replace(caps=stage.caps.model_copy(update={"wall_seconds": limit}))
-        executor = Signalled(CANCELLED, 1)
+        executor = Signalled(ASKED_TO_FINISH, 1)
         runner_of(tmp_path / str(limit), executor).run(job_of(stage))
         assert [launch.caps.wall_seconds for launch in executor.launches] == [limit, left]
 
