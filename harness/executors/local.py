@@ -153,8 +153,7 @@ class ProcessWatch(Watch):
     def sample(self) -> None:
         self.sampler.sample()
         self.gpus.sample()
-        cap = None if self.caps.memory_mib is None else self.caps.memory_mib << 20
-        if cap is not None and self.sampler.memory_bytes > cap and self.sampler.unshared_bytes() > cap:
+        if self.caps.memory_mib is not None and self.sampler.memory_bytes > self.caps.memory_mib << 20:
             self.kill("memory")
 
     def send(self, number: signal.Signals) -> None:

@@ -43,18 +43,6 @@ class TreeSampler:
         self.memory_bytes = memory
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
 
-    def unshared_bytes(self) -> int:
-        """Memory of the tree now, in which a page that several processes share, such as those of a loader's workers, counts once.
-        Slower than `sample`, whose sum counts it for each process."""
-        memory = 0
-        for process in self._tree():
-            with contextlib.suppress(psutil.Error):
-                try:
-                    memory += process.memory_full_info().pss
-                except (psutil.AccessDenied, AttributeError):  # another user's process, or not Linux
-                    memory += process.memory_info().rss
-        return memory
-
     def measured(self, wall_seconds: float, output_bytes: int) -> Measured:
         """The totals over all samples."""
         return Measured(

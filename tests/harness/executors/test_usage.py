@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from pretrain_bench.harness.contract.records import Measured
-from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler
+from pretrain_bench.harness.executors.usage import GpuSampler
 
 
 def test_a_gpu_is_sampled_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,22 +58,3 @@ def test_without_a_driver_nothing_is_measured() -> None:
         sampler.sample()
         assert sampler.added_to(Measured()).peak_gpu_memory_bytes >= 0
     assert GpuSampler(()).added_to(Measured()) == Measured()
-
-
-def test_pages_that_processes_share_count_once_towards_a_memory_cap() -> None:
-    """As those of a loader's forked workers do."""
-    script = (
-        "import os, time; held = bytearray(os.urandom(1 << 20) * 200)\n"
-        "for _ in range(3):\n"
-        "    if not os.fork(): time.sleep(60)\n"
-        "print('ready', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True) as process:
-        try:
-            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-            sampler = TreeSampler(process.pid)
-            sampler.sample()
-            assert sampler.processes == 4 and sampler.memory_bytes > 4 * (200 << 20)
-            assert 200 << 20 < sampler.unshared_bytes() < 300 << 20
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
