@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import filter as matching
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
@@ -21,6 +20,8 @@ from pretrain_bench.benchmarks.specs.base import FolderName, Sha256, Spec, is_no
 
 Flag = Literal["none", "places", "scenes", "labels", "unknown"]
 _SHOWN = 10
+_OFFICIAL = ("scannet", "s3dis", "kitti", "semantickitti")
+"""Datasets whose scans are recognised by their names (`places.py`)."""
 
 
 class SeenScenes(NamedTuple):
@@ -100,33 +101,40 @@ class Contamination(Spec):
 
 
 class _Seen:
-    """Ids of seen scans, and id patterns for scenes that are only stated. `names` maps the ids of a split's scans to
-    DATASET/SCENE with the name of their own dataset, by which they may be stated too."""
+    """Ids of seen scans, and patterns of scenes that are only stated. Scenes of `dataset`, with which they are compared, may be
+    stated by its own name too."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self.names = names
+    def __init__(self, dataset: str, synthetic: bool) -> None:
+        self.dataset, self.synthetic = dataset, synthetic
         self.scans: set[str] = set()
-        self.patterns: set[str] = set()
-        self.written: set[str] = set()
-        """Patterns and names as stated, to be compared in the form of `_plain`."""
+        self.patterns: dict[str, str] = {}
+        """Each pattern as stated, and in the form of `_plain`."""
 
     def places(self) -> frozenset[str]:
         return frozenset(map(place_of, self.scans))
 
-    def has_scan(self, scan: str) -> bool:
-        forms = {_plain(scan), _plain(self.names.get(scan, scan))}
-        return scan in self.scans or any(fnmatchcase(form, _plain(item)) for form in forms for item in self.written)
+    def has_scan(self, name: str, scan: str) -> bool:
+        """Whether a scene of the dataset was seen, by its name and id."""
+        if scan in self.scans or not self.patterns:
+            return scan in self.scans
+        forms = {_plain(scan), _plain(f"{self.dataset}/{name}")}
+        return any(fnmatchcase(form, pattern) for form in forms for pattern in self.patterns.values())
 
     def add_stated(self, item: str) -> None:
         scans = scans_of(item)
         if scans is not None:
             self.scans |= scans
-            return
-        self.written.add(item)
-        if any(wildcard in item for wildcard in "*?["):
-            self.patterns.add(item)
+        elif any(wildcard in item for wildcard in "*?["):
+            self.patterns[item] = _plain(item)
         else:
-            self.scans.add(item)
+            self.scans.add(self._id(item))
+
+    def _id(self, item: str) -> str:
+        """The id of a scan that is stated as DATASET/SCENE."""
+        name, _, scene = item.partition("/")
+        if name != self.dataset and name not in _OFFICIAL:
+            return item
+        return scan_id(name, self.synthetic and name == self.dataset, scene.replace("/", "__"))
 
 
 def _plain(name: str) -> str:
@@ -141,17 +149,17 @@ def dataset_of(item: str) -> str | None:
 
 def unmatched(stated: Iterable[str], scenes: Iterable[str], dataset: str, synthetic: bool) -> list[str]:
     """The items that name the `dataset` and match none of its `scenes`; lists that ship and `published:` are left out."""
-    ids = [(scan_id(dataset, synthetic, scene), f"{dataset}/{scene}") for scene in scenes]
-    places = {place_of(scan) for scan, _ in ids}
-    forms = {_plain(name) for both in ids for name in both}
-    names = {form.partition("/")[0] for form in forms}
+    ids = [(name, scan_id(dataset, synthetic, name)) for name in scenes]
+    places = {place_of(scan) for _, scan in ids}
+    names = {dataset, *(scan.partition("/")[0] for _, scan in ids)}
     found = []
     for item in expand(i for i in stated if not i.startswith(PUBLISHED_PREFIX)):
         plain = item.removeprefix(LABELS)
-        form = _plain(plain)
-        if dataset_of(plain) is None or form.partition("/")[0] not in names:
+        if dataset_of(plain) is None or not names & {plain.partition("/")[0], _plain(plain).partition("/")[0]}:
             continue
-        if not (place_of(plain) in places or form in forms or matching(forms, form)):
+        seen = _Seen(dataset, synthetic)
+        seen.add_stated(plain)
+        if not (places & seen.places() or any(seen.has_scan(*one) for one in ids)):
             found.append(item)
     return found
 
@@ -176,8 +184,7 @@ def contamination(
     )
     if stated is None:
         return Contamination(flag="unknown", test=len(test), selection=len(selection), train=len(train))
-    names = {scan: f"{dataset}/{name}" for name, scan in (*test, *selection, *train)}
-    read, labelled = _Seen(names), _Seen(names)
+    read, labelled = _Seen(dataset, synthetic), _Seen(dataset, synthetic)
     for one in seen:
         scans = {scan_id(one.dataset, one.synthetic, scene) for scene in one.scenes}
         read.scans |= scans
@@ -189,17 +196,17 @@ def contamination(
             labelled.add_stated(item.removeprefix(LABELS))
     places, labelled_places = read.places(), labelled.places()
 
-    def of_read(scan: str) -> bool:
-        return place_of(scan) in places or read.has_scan(scan)
+    def of_read(name: str, scan: str) -> bool:
+        return place_of(scan) in places or read.has_scan(name, scan)
 
-    def of_labelled(scan: str) -> bool:
-        return place_of(scan) in labelled_places or labelled.has_scan(scan)
+    def of_labelled(name: str, scan: str) -> bool:
+        return place_of(scan) in labelled_places or labelled.has_scan(name, scan)
 
-    itself = sum(read.has_scan(scan) for _, scan in test)
-    test_names = sorted(name for name, scan in test if of_read(scan))
-    test_labels = sum(of_labelled(scan) for _, scan in test)
+    itself = sum(read.has_scan(*one) for one in test)
+    test_names = sorted(name for name, scan in test if of_read(name, scan))
+    test_labels = sum(of_labelled(*one) for one in test)
     flag: Flag = "labels" if test_labels else "scenes" if itself else "places" if test_names else "none"
-    listed = "".join(f"{place}\n" for place in sorted(places | read.patterns))
+    listed = "".join(f"{place}\n" for place in sorted({*places, *read.patterns}))
     return Contamination(
         flag=flag,
         test=len(test),
@@ -208,10 +215,10 @@ def contamination(
         test_labels_seen=test_labels,
         examples=tuple(test_names[:_SHOWN]),
         selection=len(selection),
-        selection_places_seen=sum(of_read(scan) for _, scan in selection),
+        selection_places_seen=sum(of_read(*one) for one in selection),
         train=len(train),
-        train_places_seen=sum(of_read(scan) for _, scan in train),
-        train_labels_seen=sum(of_labelled(scan) for _, scan in train),
+        train_places_seen=sum(of_read(*one) for one in train),
+        train_labels_seen=sum(of_labelled(*one) for one in train),
         stated=bool(items),
         places_sha256=hashlib.sha256(listed.encode()).hexdigest(),
     )

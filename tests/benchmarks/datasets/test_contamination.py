@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretrain_bench.benchmarks.datasets.contamination import Contamination, SeenScenes, contamination
+from pretrain_bench.benchmarks.datasets.contamination import Contamination, SeenScenes, contamination, unmatched
 from pretrain_bench.benchmarks.datasets.places import place_of, scan_id
 from pretrain_bench.benchmarks.datasets.published_pretrainings import PUBLISHED
 from pretrain_bench.benchmarks.datasets.splits import Split, read_division, read_scene_list
@@ -152,5 +152,28 @@ def test_a_scan_may_be_stated_by_the_name_of_its_dataset(dataset: str, scene: st
     for item in stated:
         for prefix, flag in (("", "scenes"), ("labels:", "labels")):
             assert contamination([], [f"{prefix}{item}"], split_of(scene), dataset, False).flag == flag, item
-    for other in ("other/*", f"{dataset}/other/*", f"{dataset}/other"):
+    for other in ("other/*", f"{dataset}/other/*", f"{dataset}/other"):  # no place of the tested scan
         assert contamination([], [other], split_of(scene), dataset, False).flag == "none", other
+
+
+@pytest.mark.parametrize(
+    ("dataset", "test", "stated"),
+    [
+        ("semantickitti", "08__000100", ("semantickitti/08/000123", "kitti/08/000123")),
+        ("myscans", "scene0011_00", ("myscans/scene0011_01", "scannet/scene0011_01")),
+        ("lab", "f5__seq-01", ("lab/f5/seq-02", "lab/f5__seq-02")),
+    ],
+)
+def test_another_scan_of_a_tested_place_counts_in_every_spelling(
+    dataset: str, test: str, stated: tuple[str, ...]
+) -> None:
+    for item in stated:
+        found = contamination([], [item], split_of(test), dataset, False)
+        assert (found.flag, found.test_seen) == ("places", 0), item
+        assert not unmatched([item], [test], dataset, False)
+    assert unmatched([f"{dataset}/other", f"{dataset}/other/*"], [test], dataset, False)
+
+
+def test_a_procedural_drive_is_not_a_real_one() -> None:
+    assert contamination([], ["synth-kitti/08__000123"], split_of("08__000123"), "semantickitti", False).flag == "none"
+    assert contamination([], ["synth-kitti/08/000124"], split_of("08__000123"), "synth-kitti", True).flag == "places"
