@@ -169,7 +169,8 @@ class _Attempt:
         self.parents = {
             s: self.store.folder(self.spec.parents_kind, k) / ARTIFACTS for s, k in self.spec.parents.items()
         }
-        self.account = StageAccount()
+        self.before = self.account = StageAccount()
+        """The stage's own account of its earlier attempts, and with this one."""
         self.number = self.store.next_attempt(self.spec)
         self.started_at = _now()
 
@@ -179,11 +180,11 @@ class _Attempt:
         recover(self.root / "out")
         self._check_labels()
         lay_out(self.root, self.planned, self.parents, self.imagenet_weights)
-        earlier_starts = StageAccount(read_events(self.events)).starts
+        self.before = StageAccount(read_events(self.events))
         execution = self._execute()
         plain_modes(self.root / "out")
-        if (message := refusal(execution, self.account, earlier_starts)) is not None:
-            if not earlier_starts and not (self.partial / "attempts").is_dir():
+        if (message := refusal(execution, self.account, self.before.starts)) is not None:
+            if not self.before.starts and not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
             raise WrongUse(f"{self.planned.title}: {self._named(message)}")
         if ended_early_unasked(execution, self.account):
@@ -246,14 +247,15 @@ class _Attempt:
         show, caps = self.display.stage(self.planned.title), self._remaining_caps()
         launch = StageLaunch(self.root, self.spec, caps, self.partial / LOG, show, self.job.allocation)
         try:
-            with kept_in(self.partial / "root", self.root):
-                self._check_parents()
-                return self.executor.run(launch)
+            try:
+                with kept_in(self.partial / "root", self.root):
+                    self._check_parents()
+                    return self.executor.run(launch)
+            finally:  # before an interrupted attempt is recorded
+                self.account = StageAccount(read_events(self.events))
+                self.display.stage_ended(show)
         except EnvironmentCannot as error:
             raise self._interrupted(self._named(str(error))) from error
-        finally:
-            self.account = StageAccount(read_events(self.events))
-            self.display.stage_ended(show)
 
     def _remaining_caps(self) -> BudgetHalf:
         """The stage's caps, without the wall time that its earlier attempts have used, and within this process's memory."""
@@ -262,8 +264,8 @@ class _Attempt:
             # With a larger limit than this process has, the kernel would kill a process, perhaps this one.
             rest["memory_mib"] = min(caps.memory_mib, self.job.demand.memory_mib)
         if caps.wall_seconds is not None:
-            used = StageAccount(read_events(self.events)).ledger.wall_seconds
-            rest["wall_seconds"] = max(caps.wall_seconds - used, min(caps.wall_seconds, LEAST_WALL_SECONDS))
+            left = caps.wall_seconds - self.before.ledger.wall_seconds
+            rest["wall_seconds"] = max(left, min(caps.wall_seconds, LEAST_WALL_SECONDS))
         return caps.model_copy(update=rest)
 
     def _interrupted(self, message: str, execution: Execution = NO_EXECUTION) -> InfraError:

@@ -263,6 +263,19 @@ def test_a_stage_that_others_stop_early_is_no_result(
     assert always.store.record(stage.spec.kind, stage.spec.key) is None
 
 
+def test_the_record_of_an_interrupted_attempt_says_what_it_used(cells: list[PlannedCell], tmp_path: Path) -> None:
+    class Lost(SleepingInProcess):
+        def run(self, launch: StageLaunch) -> Execution:
+            EventWriter(launch.root / "out" / EVENTS_FILE).write(Usage(ledger=Ledger(optimizer_steps=7)))
+            raise EnvironmentCannot("the engine is gone")
+
+    stage, runner = cells[0].stages[0], runner_of(tmp_path, Lost(), "none")
+    with pytest.raises(EnvironmentCannot, match="the engine is gone"):
+        runner.run(job_of(stage))
+    last = runner.store.last_attempt(stage.spec.key)
+    assert last is not None and last.outcome == "infra_error" and last.ledger.optimizer_steps == 7
+
+
 def test_a_resumed_stage_has_the_wall_time_that_is_left(
     cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
