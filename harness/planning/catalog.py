@@ -30,6 +30,8 @@ SpecT = TypeVar("SpecT", bound=Spec)
 METHOD_FILE = "method.yaml"
 ENTRY_POINTS = "pretrain_bench.methods"
 """Entry point group of packages that provide methods: method name to package, whose folder holds method.yaml."""
+MISSPELLED = 0.75
+"""How much a name must resemble another to count as a misspelling of it, where it may also be a name of its own."""
 _FOLDERS: dict[type[Spec], tuple[str, str]] = {
     Budget: ("benchmarks/configs/budgets", "*.yaml"),
     Profile: ("benchmarks/configs/profiles", "*.yaml"),
@@ -171,10 +173,16 @@ def _own_method(folder: Path, origin: Origin) -> Method:
     return Method(**dict(content), folder=folder, origin=origin, code_sha256=folder_sha256(folder))
 
 
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that an unknown one is likely to be a misspelling of; None without one that resembles it by `cutoff`, from 0
+    to 1."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
 def unknown(kind: type[Spec], name: str, known: Iterable[str]) -> WrongUse:
     """The error for an unknown name. It lists the `known` names and suggests the closest one."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    close = closest(name, known)
+    hint = f" Did you mean {close!r}?" if close else ""
     file = f"; give a checkpoint as {FORM}" if kind is Method and Path(name).is_file() else ""
     return WrongUse(f"unknown {kind.__name__.lower()} {name!r}.{hint} There are: {', '.join(known)}{file}")

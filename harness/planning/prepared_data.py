@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
-from pretrain_bench.harness.planning.catalog import available, find, is_path, unknown
+from pretrain_bench.harness.planning.catalog import available, closest, find, is_path, unknown
 
 DEFAULT_STRIDE: int = Profile.model_fields["frame_stride"].default
 """The stride of `bench data prepare`: that of a profile which sets none."""
@@ -198,8 +197,8 @@ class DataSources(NamedTuple):
         if name not in available(Dataset):
             others = _OTHER_CLASS.findall("\n".join(manifest.problems))
             for missing in classes_without_points(dataset, manifest):
-                close = difflib.get_close_matches(missing, others, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "check its spelling in `classes`"
+                close = closest(missing, others)
+                hint = f"did you mean {close!r}?" if close else "check its spelling in `classes`"
                 say(f"warning: {name}: class {missing!r} labels no point of any scene; {hint}")
         return PreparedDataset(dataset, folder, manifest)
 

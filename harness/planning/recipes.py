@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, recipe_kind
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.harness.contract.method_code import import_built_in, import_from_folder
-from pretrain_bench.harness.planning.catalog import available
+from pretrain_bench.harness.planning.catalog import MISSPELLED, available, closest
 
 SECTIONS_FILE = "profiles.yaml"
 RECIPE_MODULE = "recipe"
@@ -133,7 +132,7 @@ def misspelled_sections(profile: Profile, methods: Iterable[Method]) -> list[str
 def _resembling(name: str, known: Iterable[str]) -> str | None:
     """The known name that an unknown one is likely to be a misspelling of."""
     known = list(known)
-    return None if name in known else next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
+    return None if name in known else closest(name, known, MISSPELLED)
 
 
 def recipe_model(method: Method, stage: MethodStage) -> type[Recipe]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 
 from pretrain_bench.benchmarks.datasets.contamination import dataset_of, unmatched
@@ -10,7 +9,7 @@ from pretrain_bench.benchmarks.datasets.published_pretrainings import LABELS, ex
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.planning.catalog import available
+from pretrain_bench.harness.planning.catalog import MISSPELLED, available, closest
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 
 SCAN_IDS = ("scannet", "s3dis", "kitti", "sunrgbd")
@@ -28,9 +27,9 @@ def check_stated(methods: Iterable[Method], known: frozenset[str]) -> None:
     extend a known one, are other datasets."""
     for method in methods:
         for item, name in _foreign(method.pretrained_on or (), known):
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+            close = closest(name, known, MISSPELLED)
             if close and not name.startswith(tuple(known)):
-                right = item.replace(name, close[0], 1)
+                right = item.replace(name, close, 1)
                 raise WrongUse(
                     f"method {method.name!r}, pretrained_on {item!r}: unknown dataset {name!r}; did you mean {right!r}? The "
                     f"datasets are {', '.join(sorted(known))}"
