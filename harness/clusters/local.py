@@ -57,9 +57,9 @@ class LocalMachine:
         """See `Place.ended`."""
         done, _ = wait(self._running, timeout=seconds, return_when="FIRST_COMPLETED")
         ends = []
-        for future, job in [(future, self._running[future]) for future in done]:
+        for future in done:
             error = future.exception()
-            ends.append(Ended(job.key, None if error else future.result(), error))
+            ends.append(Ended(self._running[future].key, None if error else future.result(), error))
         for future in done:
             job = self._running.pop(future)
             self._free.give_back(job.demand, job.allocation.gpus)
