@@ -156,7 +156,7 @@ def label_splits(given: list[str] | None) -> list[str]:
 
 def _with_file(in_file: dict[str, Path], given: list[str] | None, others: list[str] | None = None) -> list[str]:
     named = {_whole_path(option.partition("=")[0]) for option in [*(given or ()), *(others or ())]}
-    return [*(f"{name}={path}" for name, path in in_file.items() if _whole_path(name) not in named), *(given or ())]
+    return [*(f"{name}={path}" for name, path in in_file.items() if name not in named), *(given or ())]
 
 
 def _whole_path(name: str) -> str:
@@ -168,5 +168,4 @@ def root_in_file(dataset: str) -> Path | None:
     """The root of a dataset in `bench.yaml`, if it names one."""
     from pretrain_bench.api.configuration import data_in_file
 
-    wanted = _whole_path(dataset)
-    return next((root for name, root in data_in_file().items() if _whole_path(name) == wanted), None)
+    return data_in_file().get(_whole_path(dataset))

@@ -114,7 +114,7 @@ def _read(path: Path, mtime_ns: int, size: int) -> Configuration:
 
 
 def _from(folder: Path, name: str) -> str:
-    return str(folder / Path(name).expanduser())
+    return str((folder / Path(name).expanduser()).resolve())
 
 
 def settings_in_force(options: dict[str, str]) -> list[Setting]:
