@@ -43,7 +43,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     print(f"{time.monotonic() - began:.2f}")
-    return int(any(r.record.outcome != "ok" for r in reports))
+    failed = [report.record for report in reports if report.record.outcome != "ok"]
+    for record in failed:
+        print(f"{record.key}, attempt {record.attempt}: {record.outcome}: {record.message}", file=sys.stderr)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ SECONDS = 400
 def output_of(driver: subprocess.Popen[str], code: int = 0, seconds: float = SECONDS) -> tuple[str, str]:
     """What a driver has printed on stdout and stderr, once it has ended with this exit code."""
     out, error = driver.communicate(timeout=seconds)
-    assert driver.returncode == code, error
+    assert driver.returncode == code, f"exit code {driver.returncode}\n{out}\n{error}"
     return out, error
 
 
