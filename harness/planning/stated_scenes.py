@@ -14,6 +14,8 @@ from pretrain_bench.harness.planning.stage_specs import PlannedCell
 
 SCAN_IDS = ("scannet", "s3dis", "kitti", "sunrgbd")
 """Datasets by the names in the ids of their scans (`places.py`)."""
+SAME_WORD = 0.88
+"""Resemblance from which a name is taken as a misspelling: `scanet` is one of `scannet`, but `scenenet` is another dataset."""
 _SHOWN = 3
 
 
@@ -23,16 +25,16 @@ def known_datasets(own: Iterable[str]) -> frozenset[str]:
 
 
 def check_stated(methods: Iterable[Method], known: frozenset[str]) -> None:
-    """Raises WrongUse for an item in no known form, or whose dataset resembles a known one. Names such as `scannetpp`, which
+    """Raises WrongUse for an item in no known form, or whose dataset is a misspelled known one. Names such as `scannetpp`, which
     extend a known one, are other datasets."""
     for method in methods:
         for item, name in _foreign(method.pretrained_on or (), known):
-            close = closest(name, known, MISSPELLED)
+            close = closest(name, known, SAME_WORD)
             if close and not name.startswith(tuple(known)):
-                right = item.replace(name, close, 1)
                 raise WrongUse(
-                    f"method {method.name!r}, pretrained_on {item!r}: unknown dataset {name!r}; did you mean {right!r}? The "
-                    f"datasets are {', '.join(sorted(known))}"
+                    f"method {method.name!r}, pretrained_on {item!r}: unknown dataset {name!r}; did you mean "
+                    f"{item.replace(name, close, 1)!r}? If it is another dataset, state it under a name that resembles none of "
+                    f"these: {', '.join(sorted(known))}"
                 )
 
 
@@ -51,8 +53,9 @@ def lines_on_stated(planned: Iterable[PlannedCell], known: frozenset[str]) -> li
             lines[f"{who}{_some(items)} in its stated scenes match none of the {where}; a folder ends in /*"] = None
         folders = {scene.partition("__")[0] for scene in scenes if "__" in scene}
         for item, prefix in _foreign(stated, known):
-            folder = next((f for f in sorted(folders) if f.lower() == prefix.lower()), None)
-            hint = "" if folder is None else f"; did you mean {item.replace(prefix, f'{name}/{folder}', 1)!r}?"
+            folder = next((f"{name}/{f}" for f in sorted(folders) if f.lower() == prefix.lower()), None)
+            right = folder or closest(prefix, known, MISSPELLED)
+            hint = "" if right is None else f"; did you mean {item.replace(prefix, right, 1)!r}?"
             lines[f"{who}{item!r} in its stated scenes is of no dataset known here, so it does not count{hint}"] = None
     return list(lines)
 

@@ -45,7 +45,8 @@ def test_a_misspelled_dataset_is_refused(item: str, right: str) -> None:
 
 def test_other_datasets_may_be_stated() -> None:
     others = ("scannetpp/*", "scannet200/*", "kitti360/*", "structured3d/*", "matterport3d/*", "nuscenes/*", "waymo/*")
-    check_stated([stating(*others, "arkitscenes/*", "hypersim/*", "published:utonia", "scannet:train")], KNOWN)
+    own = ("scenenet/*", "my-rooms/*", "synthetic-scannet/*")
+    check_stated([stating(*others, *own, "arkitscenes/*", "hypersim/*", "published:utonia", "scannet:train")], KNOWN)
 
 
 def test_items_that_match_no_scene_of_their_dataset() -> None:
@@ -74,12 +75,14 @@ def test_a_plan_names_stated_scenes_that_match_nothing() -> None:
         return lines_on_stated([PlannedCell(cell, tuple(stages))] * 2, KNOWN)
 
     assert lines("synth-s3dis/Area_5/*", "scannet:val") == []
-    assert lines("synth-s3dis/Area_7/*", "area_5/*", "matterport3d/*") == [
+    assert lines("synth-s3dis/Area_7/*", "area_5/*", "matterport3d/*", "scenenet/*") == [
         "warning: mine: 'synth-s3dis/Area_7/*' in its stated scenes match none of the 9 scenes of synth-s3dis, such as "
         "synth-s3dis/Area_1__office_0; a folder ends in /*",
         "warning: mine: 'area_5/*' in its stated scenes is of no dataset known here, so it does not count; did you mean "
         "'synth-s3dis/Area_5/*'?",
         "warning: mine: 'matterport3d/*' in its stated scenes is of no dataset known here, so it does not count",
+        "warning: mine: 'scenenet/*' in its stated scenes is of no dataset known here, so it does not count; did you mean "
+        "'scannet/*'?",
     ]
 
 
