@@ -47,7 +47,7 @@ LEAST_WALL_SECONDS = 30.0
 """A resumed stage gets at least this much wall time, to start and to save its result."""
 STOPPED_BY_OTHERS = (
     "a signal that `bench` had not sent ended the stage early (from kill, a memory guard or an administrator, for example), or "
-    "the method reports `stopped` by itself, which it must not; the same command resumes the stage"
+    "the method reports `stopped` by itself, which it must not"
 )
 SIGNALS_SECONDS = 1.0
 """All processes of a job have received its signal within this time."""
@@ -115,9 +115,10 @@ class StageRunner:
     def run(self, job: StageJob) -> StageReport:
         """Run one stage whose parents are done, or reuse its record if another process has completed it meanwhile.
 
-        A run interrupted by the machine is retried once. Raises Cancelled after Ctrl-C, WrongUse if the stage refuses its
-        input, and EnvironmentCannot for a full disk, an unwritable store, an unresponsive engine or code edited meanwhile. In
-        each case the store stays consistent, and the same command resumes the run.
+        A run interrupted by the machine is retried once; one that ends early unasked both times has failed. Raises Cancelled
+        after Ctrl-C, WrongUse if the stage refuses its input, and EnvironmentCannot for a full disk, an unwritable store, an
+        unresponsive engine or code edited meanwhile. In each case the store stays consistent, and the same command resumes the
+        run.
         """
         try:
             try:
@@ -126,7 +127,7 @@ class StageRunner:
                 if self.options.retry == "none" or job.allocation.stop.asked:
                     raise
             time.sleep(PAUSE_SECONDS)
-            return self._run_once(job)
+            return self._run_once(job, is_retry=True)
         except OSError as error:
             raise cannot_write(self.store.root, error, job.planned.title) from error
 
@@ -135,7 +136,7 @@ class StageRunner:
         with contextlib.suppress(OSError, WrongUse):
             remove_remains(self.store, (report.record for report in reports))
 
-    def _run_once(self, job: StageJob) -> StageReport:
+    def _run_once(self, job: StageJob, is_retry: bool = False) -> StageReport:
         title, said = job.planned.title, set[str]()
 
         def wait(holder: str) -> None:
@@ -151,7 +152,7 @@ class StageRunner:
             if report is None:
                 end_left_over_child(partial)
                 with stage_root(partial, self.options.scratch) as root:
-                    return StageReport(job.planned, _Attempt(self, job, partial, root).run(), reused=False)
+                    return StageReport(job.planned, _Attempt(self, job, partial, root).run(is_retry), reused=False)
             if report.record.outcome != Outcome.infra_error:  # such a record is in the partial folder
                 self.store.drop_partial(job.key)
             return report
@@ -174,7 +175,7 @@ class _Attempt:
         self.number = self.store.next_attempt(self.spec)
         self.started_at = _now()
 
-    def run(self) -> Record:
+    def run(self, is_retry: bool) -> Record:
         """Lay out, execute, judge and record the stage; raises as `StageRunner.run`."""
         code = unchanged_code(self.planned)
         recover(self.root / "out")
@@ -187,13 +188,19 @@ class _Attempt:
             if not self.before.starts and not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
             raise WrongUse(f"{self.planned.title}: {self._named(message)}")
+        failed_twice = None
         if ended_early_unasked(execution, self.account):
-            if not self._is_asked_to_stop():
-                raise self._interrupted(f"{self.planned.title}: {STOPPED_BY_OTHERS}", execution)
-            execution = execution._replace(killed_by="cancel")
+            if self._is_asked_to_stop():
+                execution = execution._replace(killed_by="cancel")
+            elif is_retry:
+                failed_twice = Verdict(Outcome.crashed, f"twice, {STOPPED_BY_OTHERS}")
+            else:
+                message = f"{self.planned.title}: {STOPPED_BY_OTHERS}; the same command resumes the stage"
+                raise self._interrupted(message, execution)
         self._check_labels()
         log = self.partial / LOG
-        verdict = judge(Evidence(self.planned, execution, self.account, self.artifacts, log, self.store.root))
+        evidence = Evidence(self.planned, execution, self.account, self.artifacts, log, self.store.root)
+        verdict = failed_twice or judge(evidence)
         verdict = verdict._replace(message=self._named(verdict.message))
         if verdict.outcome == Outcome.infra_error:
             self._keep_infra_error(execution, verdict.message)

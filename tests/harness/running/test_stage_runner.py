@@ -255,12 +255,19 @@ def test_a_stage_that_others_stop_early_is_no_result(
     stage = cells[0].stages[0]
     once = runner_of(tmp_path / "once", Signalled(ASKED_TO_FINISH, 1)).run(job_of(stage)).record
     assert once.outcome == "ok" and once.attempt == 2 and once.stopped is None, "it resumes by itself"
-    always = runner_of(tmp_path / "always", Signalled(ASKED_TO_FINISH, 9))
-    with pytest.raises(EnvironmentCannot, match="a signal that `bench` had not sent ended the stage early"):
-        always.run(job_of(stage))
-    last = always.store.last_attempt(stage.spec.key)
+    always = runner_of(tmp_path / "always", Signalled(ASKED_TO_FINISH, 9)).run(job_of(stage)).record
+    assert (always.outcome, always.attempt) == ("crashed", 2), (
+        "a method that always reports it must not stop the command"
+    )
+    assert always.message.startswith("twice, a signal that `bench` had not sent ended the stage early")
+    never = runner_of(tmp_path / "never", Signalled(ASKED_TO_FINISH, 1), "none")
+    with pytest.raises(
+        EnvironmentCannot, match=r"a signal .* ended the stage early .*; the same command resumes the stage$"
+    ):
+        never.run(job_of(stage))
+    last = never.store.last_attempt(stage.spec.key)
     assert last is not None and last.outcome == "infra_error" and last.ledger.optimizer_steps == 1
-    assert always.store.record(stage.spec.kind, stage.spec.key) is None
+    assert never.store.record(stage.spec.kind, stage.spec.key) is None
 
 
 def test_the_record_of_an_interrupted_attempt_says_what_it_used(cells: list[PlannedCell], tmp_path: Path) -> None:
