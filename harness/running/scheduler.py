@@ -135,6 +135,8 @@ class _Scheduler:
                     self.stopping = self.cancelled = True
                     self.left |= self.place.cancel()
                     self.running -= self.left.keys()
+                    # An end that was being handed over is lost, but not its record.
+                    self.running &= self.place.states().keys() | {ended.key for ended in self.ends}
         finally:
             self.place.close()
         self.runner.remove_remains(self.reports.values())

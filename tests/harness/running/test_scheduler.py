@@ -152,3 +152,22 @@ def test_ctrl_c_between_two_ends_loses_neither(cells: list[PlannedCell], tmp_pat
     with pytest.raises(Cancelled):
         run_in(place, stages, runner, report)
     assert sorted(reported) == sorted(s.spec.key for s in stages)
+
+
+def test_ctrl_c_while_an_end_is_handed_over_does_not_wait_for_it_for_ever(
+    cells: list[PlannedCell], tmp_path: Path
+) -> None:
+    stage = cells[0].stages[0]
+    runner = StageRunner(Store(tmp_path), Watched(), Silent(), RunOptions())
+    place = LocalMachine(runner, CAPACITY)
+    ended = place.ended
+
+    def lost(seconds: float) -> list[Ended]:
+        if ended(seconds):
+            raise KeyboardInterrupt
+        return []
+
+    place.ended = lost  # type: ignore[method-assign]
+    with pytest.raises(Cancelled, match="rerun the same command to resume"):
+        run_in(place, [stage], runner)
+    assert runner.store.record(stage.spec.kind, stage.spec.key) is not None
