@@ -288,6 +288,15 @@ def test_a_section_with_a_misspelled_name_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_section_with_a_number_as_its_name_is_refused(tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    (folder / "profiles.yaml").write_text("2024: {scale: {}}\n")
+    with pytest.raises(
+        WrongUse, match=r"profiles.yaml: 2024: expected the name of a profile; quote a name that looks like"
+    ):
+        misspelled_sections(find(Profile, "smoke"), [find(Method, str(folder))])
+
+
 def test_a_method_without_a_section_for_the_profile_says_so(tmp_path: Path) -> None:
     folder = toy(tmp_path / "toy")
     method, profile = find(Method, str(folder)), find(Profile, "smoke")

@@ -174,6 +174,10 @@ def _sections(method: Method) -> dict[str, dict[str, Any]]:
     stages = {s.name for s in method.stages}
     known = ", ".join(sorted(stages))
     for profile, by_stage in sections.items():
+        if not isinstance(profile, str):  # YAML reads `2024:` as a number
+            raise WrongUse(
+                f"{path}: {profile}: expected the name of a profile; quote a name that looks like a number or a date"
+            )
         if not isinstance(by_stage, dict):
             raise WrongUse(f"{path}: {profile}: expected a mapping of stages ({known}) to fields")
         if unknown := [name for name in by_stage if name not in stages]:
