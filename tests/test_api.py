@@ -7,6 +7,7 @@ import re
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pretrain_bench as pb
@@ -114,7 +115,10 @@ def test_errors_are_raised_and_nothing_is_printed(tmp_path: Path, capfd: pytest.
             lambda: pb.cells("ours", "s3dis-sem", finetune_seeds=["a"]),  # type: ignore[list-item]
             r"^finetune_seeds \['a'\]: expected a whole number from 0, or a list of them$",
         ),
-        (lambda: pb.cells(None, "s3dis-sem"), "None: expected a name, a path or a number"),  # type: ignore[arg-type]
+        (lambda: pb.cells(None, "s3dis-sem"), "None: expected a name or a path"),  # type: ignore[arg-type]
+        (lambda: pb.cells([True], "s3dis-sem"), r"\[True\]: expected a name or a path"),  # type: ignore[list-item]
+        (lambda: pb.cells("ours", "s3dis-sem", label_ratios=1), "label_ratios 1: 1 may mean 1 % or all labels"),
+        (lambda: pb.cells("ours", "s3dis-sem", label_ratios=[0.2, 1.0]), "1 may mean 1 % or all labels; give '1%' or"),
         (lambda: pb.explain("task", "s3dis-sem"), "kind 'task': expected one of methods"),  # type: ignore[arg-type]
         (lambda: pb.list_specs("dataset"), "kind 'dataset': expected one of methods"),  # type: ignore[arg-type]
         (lambda: pb.plan("tiny", settings=pb.Settings(threads="2")), "--threads '2'"),  # type: ignore[arg-type]
@@ -140,6 +144,7 @@ def test_one_value_is_taken_as_it_is(tmp_path: Path) -> None:
     one = pb.cells("ours", "s3dis-sem", label_ratios=0.2, pretrain_seeds=3, finetune_seeds=4)
     assert (one.label_ratios, one.pretrain_seeds, one.finetune_seeds) == (("20%",), (3,), (4,))
     assert pb.cells("ours", "s3dis-sem", label_ratios=[0.2, 40, "5%"]).label_ratios == ("20%", "40%", "5%")
+    assert pb.cells("ours", "s3dis-sem", pretrain_seeds=np.array(3)).pretrain_seeds == (3,)
     dataset = REPOSITORY / "benchmarks/configs/datasets/s3dis.yaml"
     assert pb.dataset(dataset).name == "s3dis" and pb.explain("data", dataset) == pb.explain("data", "s3dis")
     assert pb.plan(SUITE, runs=tmp_path, only="method=scratch").suite == pb.suite("smoke")

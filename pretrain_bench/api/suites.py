@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from pretrain_bench.harness.planning.imported_method import import_request
 Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """One name or path, or several."""
 Ratios = str | float | Iterable[str | float]
-"""One label ratio or several, each as text or as a fraction such as 0.2."""
+"""One label ratio or several, each as text, as a fraction such as 0.2, or as a percentage such as 20."""
 Seeds = int | Iterable[int]
 """One seed, or several."""
 
@@ -53,7 +54,7 @@ def cells(
         budget: a name or a YAML file; `uniform` by default.
         profile: a name or a YAML file; the one that the budget names by default.
         protocols: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder).
-        label_ratios: texts such as "20%", "20points" or "scannet-lr20", or numbers: 0.2 is 20 %.
+        label_ratios: texts such as "20%", "20points" or "scannet-lr20", or numbers: 0.2 and 20 are 20 %; 1 is refused.
         pretrain_seeds: 0 by default, or one for each file of the method with the most files.
         finetune_seeds: 0 by default.
 
@@ -70,7 +71,7 @@ def cells(
         "methods": as_list(methods),
         "tasks": as_list(tasks),
         "protocols": as_list(protocols),
-        "label_ratios": [str(LabelRatio.parse(ratio)) for ratio in as_list(label_ratios)],
+        "label_ratios": [str(LabelRatio.parse(ratio)) for ratio in _as_ratios(label_ratios)],
         "pretrain_seeds": _as_seeds(
             "pretrain_seeds", _seeds_of_files(methods) if pretrain_seeds is None else pretrain_seeds
         ),
@@ -87,17 +88,30 @@ def _seeds_of_files(methods: Names) -> range:
 
 def _as_seeds(name: str, seeds: Seeds) -> list[int]:
     """One seed, or several. Raises WrongUse for what is not a whole number."""
-    several = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds]
+    with contextlib.suppress(TypeError):
+        return [operator.index(seeds)]  # type: ignore[arg-type]
     try:
-        return [operator.index(seed) for seed in several]
+        return [operator.index(seed) for seed in seeds]  # type: ignore[union-attr]
     except TypeError:
         raise WrongUse(f"{name} {seeds!r}: expected a whole number from 0, or a list of them") from None
 
 
-def as_list(values: Names | Ratios) -> list[str]:
-    """One name, path or number, or several, as texts. Raises WrongUse for anything else."""
-    several = [values] if isinstance(values, str | os.PathLike | float | int) else values
+def _as_ratios(ratios: Ratios) -> list[str]:
+    """Label ratios as texts. Raises WrongUse for 1, which may mean 1 % or all labels."""
+    several = list(ratios) if isinstance(ratios, Iterable) and not isinstance(ratios, str) else [ratios]
+    texts = []
+    for ratio in several:
+        is_number = isinstance(ratio, float | int) and not isinstance(ratio, bool)
+        if is_number and ratio == 1:
+            raise WrongUse(f"label_ratios {ratios!r}: 1 may mean 1 % or all labels; give '1%' or '100%'")
+        texts += [str(ratio)] if is_number else as_list([ratio])  # type: ignore[list-item]
+    return texts
+
+
+def as_list(values: Names) -> list[str]:
+    """One name or path, or several, as texts. Raises WrongUse for anything else."""
+    several = [values] if isinstance(values, str | os.PathLike) else values
     try:
-        return [str(value) if isinstance(value, float | int) else os.fspath(value) for value in several]
+        return [os.fspath(value) for value in several]
     except TypeError:
-        raise WrongUse(f"{values!r}: expected a name, a path or a number, or a list of them") from None
+        raise WrongUse(f"{values!r}: expected a name or a path, or a list of them") from None
