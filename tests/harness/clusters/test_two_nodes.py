@@ -70,7 +70,7 @@ def test_real_stages_give_the_bits_of_a_local_run_and_status_and_doctor_name_the
 @pytest.mark.parametrize("whom", ["worker", "slurmd-n1", "driver", "slurmctld"])
 def test_kills_lose_and_duplicate_nothing(two_nodes: TwoNodes, s3dis_root: Path, tmp_path: Path, whom: str) -> None:
     driver = two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10", BENCH_TEST_SLEEP="4")
-    two_nodes.wait_for_a_worker()
+    two_nodes.wait_for_a_worker(tmp_path)
     time.sleep(2)
     driver = two_nodes.kill(whom, driver, lambda: two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10"), tmp_path)
     output_of(driver)

@@ -73,11 +73,11 @@ class TwoNodes:
         self._run("scancel", "--user", getpass.getuser())
         self._run("scontrol", "update", "nodename=n1,n2", "state=resume")
 
-    def wait_for_a_worker(self) -> psutil.Process:
-        """Wait for the first worker that has begun a stage."""
+    def wait_for_a_worker(self, runs: Path) -> psutil.Process:
+        """Wait for the first worker of this folder of runs: one of an earlier test may still be ending."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            if running := self.workers():
+            if running := self.workers(runs):
                 return running[0]
             time.sleep(0.1)
         raise AssertionError("no worker has started")
