@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrain_bench.api.advice import next_steps
-    from pretrain_bench.api.auditing import Audit, PackedBundle, audit, pack_bundle
+    from pretrain_bench.api.auditing import Audit, PackedBundle, audit, pack_bundle, unpack_bundle
     from pretrain_bench.api.checkpoints import (
         ExportedCheckpoint,
         ImportedCheckpoint,
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "advice": ("next_steps",),
-    "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle"),
+    "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle", "unpack_bundle"),
     "checkpoints": ("ExportedCheckpoint", "ImportedCheckpoint", "export_checkpoint", "import_checkpoint"),
     "cleaning": ("Removed", "clean", "withdraw"),
     "data": (
@@ -229,6 +229,7 @@ __all__ = [
     "subset_data",
     "suite",
     "tested_scenes",
+    "unpack_bundle",
     "unreadable_runs",
     "verify_data",
     "verify_source",

@@ -61,6 +61,11 @@ def test_the_page_runs_as_it_stands(s3dis_root: Path, tmp_path: Path, monkeypatc
     assert packed.runs == 3 and pb.load_runs("runs.tar.zst").equals(runs)
     (scene, _) = pb.tested_scenes(run := pb.find_run(runs["key"][0], "runs.tar.zst")) * 2
     assert [p.parent for p in pb.draw_scene(run, scene)] == [Path("pictures")] * 2, "nothing is written into a bundle"
+    assert pb.load_runs(pb.unpack_bundle("runs.tar.zst", "unpacked")).equals(runs)
+    assert all(
+        r.reused
+        for r in pb.run(names["cells"], runs="unpacked", settings=names["settings"], display=pb.Silent()).rows()
+    )
     for write in (lambda: pb.clean("runs.tar.zst"), lambda: pb.run(names["cells"], runs="runs.tar.zst")):
         with pytest.raises(pb.WrongUse, match="bundles are read-only"):
             write()

@@ -31,6 +31,7 @@ from pretrain_bench.harness.cli import (
     run,
     show,
     status,
+    unpack,
 )
 from pretrain_bench.harness.cli.completion_parsing import Command, Group
 from pretrain_bench.harness.cli.matrix import repeated
@@ -104,6 +105,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "show", show.show),
     (app, "features", features.features),
     (app, "audit", audit.audit),
+    (app, "unpack", unpack.unpack),
     (app, "clean", clean.clean),
     (app, "doctor", doctor.doctor),
     (data.app, "ls", data.ls),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pydantic_core import from_json
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
-from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, replacing, size_and_sha256
+from pretrain_bench.benchmarks.support.files import cache_folder, copy_tree, remove_tree, replacing, size_and_sha256
 from pretrain_bench.benchmarks.support.foreign_files import is_name_below, read_json, read_plain
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.store.chain import CHAIN_FILE
@@ -132,6 +133,34 @@ def unpack(archive: Path, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise cannot_write(folder, error, "unpacking a bundle (BENCH_CACHE names another cache)") from None
         raise WrongUse(f"{archive}: cannot be unpacked: {error}") from None
+
+
+def unpack_as_runs(archive: Path, runs: Path) -> Store:
+    """Unpack a bundle into a new folder of runs, to add runs to them.
+
+    Raises WrongUse for a bundle as `open_store` does, and if the folder exists and is not empty. Raises OSError if the folder
+    cannot be written.
+    """
+    source = open_store(archive)
+    if source.bundle is None:
+        raise WrongUse(f"{archive}: not a bundle; expected a file that `bench audit --bundle FILE{SUFFIX}` wrote")
+    if runs.exists() and (not runs.is_dir() or any(runs.iterdir())):
+        raise WrongUse(f"{runs} exists and is not empty; name a new folder with --runs FOLDER")
+    runs.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=runs.parent, prefix=f".{runs.name}."))
+    try:
+        copy_tree(source.root, scratch, _copy_of_store)
+        scratch.chmod(0o755)
+        os.rename(scratch, runs)
+    finally:
+        remove_tree(scratch)
+    return Store(runs)
+
+
+def _copy_of_store(source: Path, target: Path) -> None:
+    """Copy a file of an unpacked bundle, unless only bundles have it."""
+    if source.name not in (CONTENTS, COUNTS, SIGNATURE):
+        shutil.copyfile(source, target)
 
 
 class _Metered:

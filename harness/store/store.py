@@ -147,7 +147,10 @@ class Store:
     def refuse_bundle(self) -> None:
         """Raises WrongUse if the store is a bundle."""
         if self.bundle is not None or self.root.is_file():
-            raise WrongUse(f"{self.place}: bundles are read-only; name a folder of runs to write to with --runs FOLDER")
+            raise WrongUse(
+                f"{self.place}: bundles are read-only; name a folder of runs to write to with --runs FOLDER, or make this "
+                f"bundle one: bench unpack {self.place} --runs FOLDER"
+            )
 
     def partial(self, key: str) -> Path:
         """The folder with the resumable state of a stage in progress."""

@@ -16,6 +16,7 @@ from pretrain_bench.harness.audit.audit import audit as run_audit
 from pretrain_bench.harness.audit.findings import Finding, Tally, exit_code, summary
 from pretrain_bench.harness.audit.pack import PackOptions, pack
 from pretrain_bench.harness.audit.runs import read_runs
+from pretrain_bench.harness.store.bundle import unpack_as_runs
 from pretrain_bench.harness.store.object_store import connect, pull, remote_url
 from pretrain_bench.harness.store.store import Store
 
@@ -141,3 +142,14 @@ def pack_bundle(
     with writing(path, "bundle (--bundle names another file)"):
         root = pack(audited, store.root, path, options, (display or default_display()).say)
     return PackedBundle(path, len(audited), root)
+
+
+def unpack_bundle(bundle: AnyPath, runs: AnyPath = "runs") -> Store:
+    """Unpack a bundle into a new folder of runs, to continue its suite or add other runs. Returns the folder as a store.
+
+    A bundle holds no weights: pre-trainings run again if a stage that is not done builds on them. Raises WrongUse for a file
+    that is not a bundle, is damaged, or for a folder that is not empty; EnvironmentCannot where it cannot be written.
+    """
+    folder = folder_to_write(runs).root
+    with writing(folder, "folder of runs (--runs names another)"):
+        return unpack_as_runs(Path(bundle), folder)

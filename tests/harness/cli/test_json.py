@@ -66,6 +66,8 @@ def test_commands_on_runs_print_the_listed_fields(bench: Bench, tmp_path: Path) 
     (tmp_path / "empty").mkdir()
     removed = json.loads(bench("clean", "--dry-run", "--runs", str(tmp_path / "empty"), "--json").stdout)
     assert removed == {"dry_run": True, "removed": []} and fields(ROWS["`bench clean`"]) == removed.keys()
+    packed = str(REPOSITORY / "docs/study/smoke.bundle.tar.zst")
+    check("unpack", bench("unpack", packed, "--runs", "new", "--json").stdout)
     check("plan", bench("plan", "tiny", "method=scratch", "--runs", str(tmp_path / "empty"), "--json").stdout)
 
 

@@ -53,6 +53,33 @@ def test_a_bundle_is_unpacked_once(own_cache: Path) -> None:
     assert not [p for p in store.root.rglob("*") if p.is_file() and p.stat().st_mode & 0o222]
 
 
+def test_a_bundle_becomes_a_folder_of_runs_again(bench: Bench, tmp_path: Path) -> None:
+    said = bench("unpack", str(SMOKE), "--runs", "runs").stdout
+    assert said.strip() == f"runs: 19 runs of {SMOKE}"
+    store = Store(tmp_path / "runs")
+    assert {r.sha256 for r in store.records()} == {r.sha256 for r in open_store(SMOKE).records()}
+    assert not list(store.root.rglob("bundle.json*")) and not list(tmp_path.glob(".runs*")), (
+        "nothing of the bundle itself"
+    )
+    store.check_writable()
+    findings = json.loads(bench("audit", "--runs", "runs", "--json").stdout)
+    assert not [f for f in findings if f["verdict"] == "failed"]
+    bench("clean", "--runs", "runs", "--keep", "none")
+    again = json.loads(bench("unpack", str(SMOKE), "--runs", "new/runs", "--json").stdout)
+    assert again == {"runs": str(tmp_path / "new/runs"), "number": 19}
+
+
+def test_only_a_bundle_is_unpacked_and_only_into_a_new_folder(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine.txt").write_text("x")
+    taken = bench("unpack", str(SMOKE), code=2).stderr
+    assert taken.strip() == f"error: {tmp_path}/runs exists and is not empty; name a new folder with --runs FOLDER"
+    for other in (tmp_path / "runs", tmp_path / "runs/mine.txt", tmp_path / "none.tar.zst"):
+        refused = bench("unpack", str(other), "--runs", "new", code=2).stderr
+        assert str(other) in refused and "bundle" in refused and not (tmp_path / "new").exists()
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["mine.txt"]
+
+
 def test_an_unpacked_bundle_that_lost_a_file_is_unpacked_again(own_cache: Path) -> None:
     store = open_store(STUDY / "smoke.bundle.tar.zst")
     records = len(list(store.records()))
