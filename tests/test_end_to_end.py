@@ -11,7 +11,7 @@ import pytest
 
 from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
 from pretrain_bench.reports.page.plotly_figures import plotly_source
-from tests.conftest import NANO, Bench, bench_command, run_records
+from tests.conftest import NANO, REPOSITORY, Bench, bench_command, run_records
 from tests.nano_runs import artifact_hashes, command, run_whole
 
 FIVE = ["--label-ratio", "50%"]
@@ -84,6 +84,10 @@ def another_ratio_shares_the_pretraining(finished: Path, roots: list[str], bench
     done = bench(*command(roots, finished, *FIVE, "--json", methods=("ours",)))
     reports = json.loads(done.stdout)
     assert [r["reused"] for r in reports] == [True, True, False]
+    assert [(r["title"], r["seed"]) for r in reports[:2]] == [("ours/images", 0), ("ours/points", 0)]
+    assert reports[2]["seed"] is None and reports[2]["record"]["cell"]["pretrain_seed"] == 0
+    (row,) = re.findall(r"^\| `bench run` \|.*\| (.*) \|$", (REPOSITORY / "docs/json.md").read_text(), flags=re.M)
+    assert all(r.keys() == set(re.findall(r"`(\w+)`", row)) for r in reports)
     assert done.stderr == "", "with --json nothing but JSON is printed"
 
 

@@ -89,11 +89,18 @@ def run(
     result.raise_if_failed()
 
 
+def _as_json(stage: pb.StageReport) -> dict[str, Any]:
+    planned, record = stage.planned, stage.record
+    seed = None if record.cell else planned.spec.seed
+    facts = {"reused": stage.reused, "title": planned.title, "seed": seed, "budget": planned.spec.limits.budget}
+    return {**facts, "record": record.model_dump(mode="json")}
+
+
 def _print(result: pb.RunResult, matrix: Matrix) -> None:
     from pretrain_bench.harness.cli.console import per_cent, print_json, table
 
     if matrix.json:
-        print_json([{"reused": s.reused, "record": s.record.model_dump(mode="json")} for s in result.stages])
+        print_json([_as_json(stage) for stage in result.stages])
         return
     rows = [
         (
