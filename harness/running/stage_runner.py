@@ -64,6 +64,10 @@ class InfraError(EnvironmentCannot):
     """A run interrupted by the machine, not by the stage; it may be retried."""
 
 
+class EndedEarly(InfraError):
+    """A stage that says it was asked to end early, though this process did not ask it."""
+
+
 class RunOptions(NamedTuple):
     """Options for every stage of a command. `imagenet_weights` is a file; `scratch` is a folder on this machine's own disk,
     for stages whose store is on another disk."""
@@ -123,11 +127,12 @@ class StageRunner:
         try:
             try:
                 return self._run_once(job)
-            except InfraError:
+            except InfraError as error:
                 if self.options.retry == "none" or job.allocation.stop.asked:
                     raise
+                has_ended_early = isinstance(error, EndedEarly)
             time.sleep(PAUSE_SECONDS)
-            return self._run_once(job, is_retry=True)
+            return self._run_once(job, has_ended_early)
         except OSError as error:
             raise cannot_write(self.store.root, error, job.planned.title) from error
 
@@ -136,7 +141,7 @@ class StageRunner:
         with contextlib.suppress(OSError, WrongUse):
             remove_remains(self.store, (report.record for report in reports))
 
-    def _run_once(self, job: StageJob, is_retry: bool = False) -> StageReport:
+    def _run_once(self, job: StageJob, has_ended_early: bool = False) -> StageReport:
         title, said = job.planned.title, set[str]()
 
         def wait(holder: str) -> None:
@@ -152,7 +157,8 @@ class StageRunner:
             if report is None:
                 end_left_over_child(partial)
                 with stage_root(partial, self.options.scratch) as root:
-                    return StageReport(job.planned, _Attempt(self, job, partial, root).run(is_retry), reused=False)
+                    record = _Attempt(self, job, partial, root).run(has_ended_early)
+                    return StageReport(job.planned, record, reused=False)
             if report.record.outcome != Outcome.infra_error:  # such a record is in the partial folder
                 self.store.drop_partial(job.key)
             return report
@@ -175,8 +181,9 @@ class _Attempt:
         self.number = self.store.next_attempt(self.spec)
         self.started_at = _now()
 
-    def run(self, is_retry: bool) -> Record:
-        """Lay out, execute, judge and record the stage; raises as `StageRunner.run`."""
+    def run(self, has_ended_early: bool) -> Record:
+        """Lay out, execute, judge and record the stage; raises as `StageRunner.run`. `has_ended_early`: the attempt before did so
+        unasked."""
         code = unchanged_code(self.planned)
         recover(self.root / "out")
         self._check_labels()
@@ -192,11 +199,12 @@ class _Attempt:
         if ended_early_unasked(execution, self.account):
             if self._is_asked_to_stop():
                 execution = execution._replace(killed_by="cancel")
-            elif is_retry:
+            elif has_ended_early:
                 failed_twice = Verdict(Outcome.crashed, f"twice, {STOPPED_BY_OTHERS}")
             else:
                 message = f"{self.planned.title}: {STOPPED_BY_OTHERS}; the same command resumes the stage"
-                raise self._interrupted(message, execution)
+                self._keep_infra_error(execution, message)
+                raise EndedEarly(message)
         self._check_labels()
         log = self.partial / LOG
         evidence = Evidence(self.planned, execution, self.account, self.artifacts, log, self.store.root)
@@ -262,7 +270,9 @@ class _Attempt:
                 self.account = StageAccount(read_events(self.events))
                 self.display.stage_ended(show)
         except EnvironmentCannot as error:
-            raise self._interrupted(self._named(str(error))) from error
+            message = self._named(str(error))
+            self._keep_infra_error(NO_EXECUTION, message)
+            raise InfraError(message) from error
 
     def _remaining_caps(self) -> BudgetHalf:
         """The stage's caps, without the wall time that its earlier attempts have used, and within this process's memory."""
@@ -274,11 +284,6 @@ class _Attempt:
             left = caps.wall_seconds - self.before.ledger.wall_seconds
             rest["wall_seconds"] = max(left, min(caps.wall_seconds, LEAST_WALL_SECONDS))
         return caps.model_copy(update=rest)
-
-    def _interrupted(self, message: str, execution: Execution = NO_EXECUTION) -> InfraError:
-        """Keep the record of this attempt as interrupted by the machine; returns the error to raise."""
-        self._keep_infra_error(execution, message)
-        return InfraError(message)
 
     def _named(self, message: str) -> str:
         """A message with the user's files in place of those in the stage's folders."""

@@ -245,6 +245,16 @@ class Signalled(SleepingInProcess):
         return Execution(0, None, False, Measured())
 
 
+class LostThenSignalled(Signalled):
+    """The same, after the engine was lost once."""
+
+    def run(self, launch: StageLaunch) -> Execution:
+        if not self.launches:
+            self.launches.append(launch)
+            raise EnvironmentCannot("the engine is gone")
+        return super().run(launch)
+
+
 ASKED_TO_FINISH = End(status="ok", stopped="soft_limit")
 
 
@@ -260,6 +270,9 @@ def test_a_stage_that_others_stop_early_is_no_result(
         "a method that always reports it must not stop the command"
     )
     assert always.message.startswith("twice, a signal that `bench` had not sent ended the stage early")
+    lost_once = runner_of(tmp_path / "lost", LostThenSignalled(ASKED_TO_FINISH, 9))
+    with pytest.raises(EnvironmentCannot, match="a signal that `bench` had not sent"):
+        lost_once.run(job_of(stage))
     never = runner_of(tmp_path / "never", Signalled(ASKED_TO_FINISH, 1), "none")
     with pytest.raises(
         EnvironmentCannot, match=r"a signal .* ended the stage early .*; the same command resumes the stage$"
