@@ -15,6 +15,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.code_digest import code_hashes, digest_of_hashes
 from pretrain_bench.harness.store.bundle import open_store
 from pretrain_bench.harness.store.store import Store, write_json
 from pretrain_bench.reports.analysis.effects import effects
@@ -43,6 +44,7 @@ def store_of(name: str) -> Store:
     [
         pytest.param("tiny", 15, marks=pytest.mark.slow),
         pytest.param("probe-tiny", 273, marks=pytest.mark.slow),
+        pytest.param("study", 257, marks=pytest.mark.slow),
         ("smoke", 19),
         ("smoke-gpu", 15),
     ],
@@ -51,6 +53,23 @@ def test_a_study_keeps_to_the_audit(suite: str, least: int, bench: Bench) -> Non
     findings = json.loads(bench("audit", str(bundle(suite)), "--json").stdout)
     assert not [f for f in findings if f["verdict"] == "failed"]
     assert len(list(store_of(suite).records())) >= least
+
+
+def test_the_study_in_parts_can_be_continued() -> None:
+    """Its records are those of registered cells, and of the code that `bench run` would run: otherwise it would begin anew."""
+    store = store_of("study")
+    records = list(store.records())
+    said = re.search(r"([\d,]+) of ([\d,]+) stages are done", (STUDY / "README.md").read_text())
+    assert said is not None and int(said[1].replace(",", "")) == len(records) <= int(said[2].replace(",", ""))
+    assert {record.outcome for record in records} == {"ok"}
+    assert keys_of_suite("study", store) == {record.key for record in records if record.kind == "finetune"}
+    digests: dict[tuple[str, str, str], str] = {}
+    for record in records:
+        spec = store.spec(record.kind, record.key)
+        stage = spec.kind, spec.code_of, spec.part
+        if stage not in digests:
+            digests[stage] = digest_of_hashes(code_hashes(*stage))
+        assert spec.code_sha256 == digests[stage], f"the code of {stage} has changed since the study began"
 
 
 @pytest.mark.parametrize("name", ["tiny", "smoke"])
