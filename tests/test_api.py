@@ -122,6 +122,7 @@ def test_errors_are_raised_and_nothing_is_printed(tmp_path: Path, capfd: pytest.
         ),
         (lambda: pb.cells(None, "s3dis-sem"), "None: expected a name or a path"),  # type: ignore[arg-type]
         (lambda: pb.cells([True], "s3dis-sem"), r"\[True\]: expected a name or a path"),  # type: ignore[list-item]
+        (lambda: pb.cells("ours", "s3dis-sem", label_ratios=[None]), r"label_ratios \[None\]: expected a text such as"),  # type: ignore[list-item]
         (lambda: pb.cells("ours", "s3dis-sem", label_ratios=1), "label_ratios 1: 1 may mean 1 % or all labels"),
         (lambda: pb.cells("ours", "s3dis-sem", label_ratios=[0.2, 1.0]), "1 may mean 1 % or all labels; give '1%' or"),
         (lambda: pb.explain("task", "s3dis-sem"), "kind 'task': expected one of methods"),  # type: ignore[arg-type]

@@ -97,15 +97,16 @@ def _as_seeds(name: str, seeds: Seeds) -> list[int]:
 
 
 def _as_ratios(ratios: Ratios) -> list[str]:
-    """Label ratios as texts. Raises WrongUse for 1, which may mean 1 % or all labels."""
+    """Label ratios as texts. Raises WrongUse for other types, and for 1, which may mean 1 % or all labels."""
     several = list(ratios) if isinstance(ratios, Iterable) and not isinstance(ratios, str) else [ratios]
-    texts = []
     for ratio in several:
-        is_number = isinstance(ratio, float | int) and not isinstance(ratio, bool)
-        if is_number and ratio == 1:
+        if isinstance(ratio, bool) or not isinstance(ratio, str | float | int):
+            raise WrongUse(
+                f"label_ratios {ratios!r}: expected a text such as '20%' or a number such as 0.2, or a list of them"
+            )
+        if ratio == 1:
             raise WrongUse(f"label_ratios {ratios!r}: 1 may mean 1 % or all labels; give '1%' or '100%'")
-        texts += [str(ratio)] if is_number else as_list([ratio])  # type: ignore[list-item]
-    return texts
+    return [str(ratio) for ratio in several]
 
 
 def as_list(values: Names) -> list[str]:
