@@ -203,8 +203,7 @@ class _Attempt:
                 failed_twice = Verdict(Outcome.crashed, f"twice, {STOPPED_BY_OTHERS}")
             else:
                 message = f"{self.planned.title}: {STOPPED_BY_OTHERS}; the same command resumes the stage"
-                self._keep_infra_error(execution, message)
-                raise EndedEarly(message)
+                raise self._interrupted(EndedEarly(message), execution)
         self._check_labels()
         log = self.partial / LOG
         evidence = Evidence(self.planned, execution, self.account, self.artifacts, log, self.store.root)
@@ -270,9 +269,7 @@ class _Attempt:
                 self.account = StageAccount(read_events(self.events))
                 self.display.stage_ended(show)
         except EnvironmentCannot as error:
-            message = self._named(str(error))
-            self._keep_infra_error(NO_EXECUTION, message)
-            raise InfraError(message) from error
+            raise self._interrupted(InfraError(self._named(str(error)))) from error
 
     def _remaining_caps(self) -> BudgetHalf:
         """The stage's caps, without the wall time that its earlier attempts have used, and within this process's memory."""
@@ -284,6 +281,11 @@ class _Attempt:
             left = caps.wall_seconds - self.before.ledger.wall_seconds
             rest["wall_seconds"] = max(left, min(caps.wall_seconds, LEAST_WALL_SECONDS))
         return caps.model_copy(update=rest)
+
+    def _interrupted(self, error: InfraError, execution: Execution = NO_EXECUTION) -> InfraError:
+        """Keep the record of this attempt as interrupted by the machine; returns the error to raise."""
+        self._keep_infra_error(execution, str(error))
+        return error
 
     def _named(self, message: str) -> str:
         """A message with the user's files in place of those in the stage's folders."""
